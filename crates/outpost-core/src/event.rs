@@ -1,0 +1,111 @@
+//! What the world tells the machine.
+
+use outpost_types::{AttemptId, CheckResult, Failure, Isolation, PhaseTimings, Usage};
+
+use crate::dispatch::QueueReason;
+
+/// Something that happened. Events of an attempt name it; one of an older attempt changes nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A slot is free for it.
+    Placed,
+    /// No slot is free for it.
+    MustWait(QueueReason),
+    /// The agent's process was started.
+    AgentStarted {
+        /// By which attempt.
+        attempt: AttemptId,
+        /// What is known since.
+        prepared: Box<PreparedFacts>,
+    },
+    /// The worker or workspace could not be made; the agent was never started.
+    ProvisionFailed {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Why.
+        failure: Failure,
+        /// Another try may help.
+        retry: bool,
+    },
+    /// The agent's process ended, however.
+    AgentExited {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// What is known since.
+        exit: ExitFacts,
+    },
+    /// Its time is over, says a timer.
+    DeadlinePassed {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// A client wants it to end.
+    CancelRequested {
+        /// In the client's words.
+        reason: Option<String>,
+    },
+    /// Results are kept.
+    Collected {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// What is known since.
+        results: Box<ResultFacts>,
+    },
+    /// The worker is gone and nobody can say what became of it.
+    WorkerLost {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+}
+
+/// What is known once the agent's process was started.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PreparedFacts {
+    /// Branch the workspace is on.
+    pub branch: Option<String>,
+    /// Commit the agent started from.
+    pub base_commit: Option<String>,
+    /// Isolation the sandbox really had.
+    pub isolation: Option<Isolation>,
+    /// How long the phases so far took.
+    pub timings: PhaseTimings,
+}
+
+/// What is known once the agent's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExitFacts {
+    /// Exit code; absent when a signal ended it.
+    pub code: Option<i32>,
+    /// "Go" → first output, milliseconds.
+    pub first_output_millis: Option<u64>,
+    /// Started → ended, milliseconds.
+    pub agent_millis: u64,
+}
+
+/// What the agent's own account and the workspace say about its success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentVerdict {
+    /// It did what it was asked.
+    Completed,
+    /// It did not.
+    Failed(Failure),
+}
+
+/// What is known once results are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResultFacts {
+    /// Success by the agent's account and the workspace.
+    pub verdict: AgentVerdict,
+    /// Last words of the agent.
+    pub summary: Option<String>,
+    /// Session id of the agent's CLI.
+    pub session_id: Option<String>,
+    /// Tokens and money.
+    pub usage: Option<Usage>,
+    /// Files the agent changed.
+    pub files_changed: Option<u32>,
+    /// Outcome of the checks.
+    pub checks: Vec<CheckResult>,
+    /// Diff, bundle and artifacts, milliseconds.
+    pub collect_millis: u64,
+}

@@ -1,0 +1,21 @@
+//! The pure machine: what may happen to a dispatch, and who gets a slot.
+//!
+//! There is no async, no IO, no clock and no randomness here: a decision is
+//! `(state, event, now) -> (state, effects)`, and somebody else carries the effects out. The engine
+//! makes a transition durable before it executes any effect of it, which is what keeps an agent
+//! from being started twice.
+
+mod dispatch;
+mod effect;
+mod event;
+mod placement;
+mod spec;
+mod transition;
+mod view;
+
+pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
+pub use effect::{Effect, Transition};
+pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
+pub use placement::{Candidate, Decision, Limits, Slots, place};
+pub use spec::{AgentDefaults, DispatchSpec};
+pub use transition::{Rejection, provision_backoff_millis, step};

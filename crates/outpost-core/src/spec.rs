@@ -1,0 +1,266 @@
+//! What was asked for, checked: no request beyond a bound gets past this file.
+
+use outpost_types::{
+    AgentId, ApiError, ContextLevel, DispatchRequest, ErrorCode, NetworkLevel, Tier, WorkspaceMode,
+    limits::{
+        BRANCH_BYTES_MAX, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX,
+        TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_DEFAULT,
+        TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// A checked request with every default filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DispatchSpec {
+    /// Agent to run.
+    pub agent: AgentId,
+    /// What to do.
+    pub task: String,
+    /// Model.
+    pub model_id: String,
+    /// Repository, as given.
+    pub repo: Option<String>,
+    /// Branch to start from.
+    pub branch: Option<String>,
+    /// How much project context is put before the task.
+    pub context_level: ContextLevel,
+    /// Whether the workspace outlives the dispatch.
+    pub workspace_mode: WorkspaceMode,
+    /// Longest running time, seconds.
+    pub timeout_seconds: u64,
+    /// Who asked.
+    pub user_id: Option<String>,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// Commands to run on the result.
+    pub checks: Vec<String>,
+    /// Size of the sandbox.
+    pub tier: Tier,
+}
+
+/// What a request that leaves it out gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentDefaults {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its model.
+    pub model_id: String,
+    /// Its size.
+    pub tier: Tier,
+}
+
+impl DispatchSpec {
+    /// Checks a request against every bound and fills in the defaults of its agent.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidField`] naming the first field at fault, or
+    /// [`ErrorCode::NotSupported`] for a value this version cannot honour.
+    pub fn from_request(
+        request: DispatchRequest,
+        defaults: &AgentDefaults,
+    ) -> Result<Self, ApiError> {
+        check_task(&request.task)?;
+        if request
+            .network
+            .is_some_and(|level| level != NetworkLevel::None)
+        {
+            return Err(not_supported(
+                "network",
+                "Only \"none\" is supported in this version.",
+            ));
+        }
+        if request.workspace_mode == Some(WorkspaceMode::Persistent) {
+            return Err(not_supported(
+                "workspaceMode",
+                "Only \"ephemeral\" is supported in this version.",
+            ));
+        }
+        let timeout_seconds = request.timeout_seconds.unwrap_or(TIMEOUT_SECONDS_DEFAULT);
+        if !(TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX).contains(&timeout_seconds) {
+            let bounds = format!("{TIMEOUT_SECONDS_MIN} to {TIMEOUT_SECONDS_MAX} seconds");
+            return Err(ApiError::field(
+                "timeoutSeconds",
+                format!("It must be {bounds}."),
+            ));
+        }
+        let model_id = match request.model_id {
+            Some(model) => word("modelId", model, MODEL_ID_BYTES_MAX)?,
+            None => defaults.model_id.clone(),
+        };
+        Ok(Self {
+            agent: defaults.agent.clone(),
+            task: request.task,
+            model_id,
+            repo: request
+                .repo
+                .map(|text| line("repo", text, REPO_BYTES_MAX))
+                .transpose()?,
+            branch: request
+                .branch
+                .map(|text| word("branch", text, BRANCH_BYTES_MAX))
+                .transpose()?,
+            context_level: request.context_level.unwrap_or_default(),
+            workspace_mode: request.workspace_mode.unwrap_or_default(),
+            timeout_seconds,
+            user_id: request
+                .user_id
+                .map(|text| line("userId", text, USER_ID_BYTES_MAX))
+                .transpose()?,
+            tags: list("tags", request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?,
+            checks: list("checks", request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)?,
+            tier: request.tier.unwrap_or(defaults.tier),
+        })
+    }
+}
+
+fn not_supported(field: &str, message: &str) -> ApiError {
+    ApiError {
+        field: Some(field.to_owned()),
+        ..ApiError::new(ErrorCode::NotSupported, message)
+    }
+}
+
+fn check_task(task: &str) -> Result<(), ApiError> {
+    if task.trim().is_empty() {
+        return Err(ApiError::field(
+            "task",
+            "Say what to do: it must not be empty.",
+        ));
+    }
+    if task.len() > TASK_BYTES_MAX {
+        let message = format!(
+            "It has {} bytes; at most {TASK_BYTES_MAX} are read.",
+            task.len()
+        );
+        return Err(ApiError::field("task", message).with_hint(
+            "Put long material into a file of the repository and name it in the task.",
+        ));
+    }
+    if task.contains('\0') {
+        return Err(ApiError::field(
+            "task",
+            "It must not contain NUL characters.",
+        ));
+    }
+    Ok(())
+}
+
+/// One line of text without control characters, 1 to `bytes_max` bytes.
+fn line(field: &str, text: String, bytes_max: usize) -> Result<String, ApiError> {
+    if text.trim().is_empty() || text.len() > bytes_max {
+        return Err(ApiError::field(
+            field,
+            format!("It must have 1 to {bytes_max} bytes."),
+        ));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ApiError::field(
+            field,
+            "It must not contain control characters.",
+        ));
+    }
+    Ok(text)
+}
+
+/// A [`line`] without blanks that no program can mistake for an option.
+fn word(field: &str, text: String, bytes_max: usize) -> Result<String, ApiError> {
+    let text = line(field, text, bytes_max)?;
+    if text.starts_with('-') || text.chars().any(char::is_whitespace) {
+        return Err(ApiError::field(
+            field,
+            "It must not start with '-' or contain blanks.",
+        ));
+    }
+    Ok(text)
+}
+
+fn list(
+    field: &str,
+    texts: Vec<String>,
+    count_max: usize,
+    bytes_max: usize,
+) -> Result<Vec<String>, ApiError> {
+    if texts.len() > count_max {
+        return Err(ApiError::field(
+            field,
+            format!("At most {count_max} entries are allowed."),
+        ));
+    }
+    let entry = |(index, text)| line(&format!("{field}[{index}]"), text, bytes_max);
+    texts.into_iter().enumerate().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults() -> AgentDefaults {
+        AgentDefaults {
+            agent: "claude".parse().unwrap(),
+            model_id: "m".into(),
+            tier: Tier::Flagship,
+        }
+    }
+
+    fn request() -> DispatchRequest {
+        DispatchRequest {
+            agent: "claude".into(),
+            task: "do it".into(),
+            ..Default::default()
+        }
+    }
+
+    type Edit = fn(&mut DispatchRequest);
+
+    #[test]
+    fn every_bound_names_its_field() {
+        let cases: [(&str, Edit); 14] = [
+            ("task", |r| r.task = " \n".into()),
+            ("task", |r| r.task = "x".repeat(TASK_BYTES_MAX + 1)),
+            ("task", |r| r.task = "a\0b".into()),
+            ("modelId", |r| r.model_id = Some("-x".into())),
+            ("modelId", |r| {
+                r.model_id = Some("m".repeat(MODEL_ID_BYTES_MAX + 1))
+            }),
+            ("repo", |r| r.repo = Some("a\nb".into())),
+            ("branch", |r| r.branch = Some("--upload-pack=x".into())),
+            ("branch", |r| r.branch = Some(String::new())),
+            ("timeoutSeconds", |r| r.timeout_seconds = Some(29)),
+            ("timeoutSeconds", |r| r.timeout_seconds = Some(86_401)),
+            ("userId", |r| {
+                r.user_id = Some("u".repeat(USER_ID_BYTES_MAX + 1))
+            }),
+            ("tags", |r| r.tags = vec!["t".into(); TAGS_COUNT_MAX + 1]),
+            ("tags[1]", |r| r.tags = vec!["t".into(), String::new()]),
+            ("checks[0]", |r| {
+                r.checks = vec!["c".repeat(CHECK_BYTES_MAX + 1)]
+            }),
+        ];
+        for (field, edit) in cases {
+            let mut request = request();
+            edit(&mut request);
+            let error = DispatchSpec::from_request(request, &defaults()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidField, "{field}");
+            assert_eq!(error.field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn defaults_fill_in_and_the_longest_task_passes() {
+        let mut request = request();
+        request.task = "ü".repeat(TASK_BYTES_MAX / 2);
+        let spec = DispatchSpec::from_request(request, &defaults()).unwrap();
+        assert_eq!(spec.timeout_seconds, TIMEOUT_SECONDS_DEFAULT);
+        assert_eq!((spec.tier, spec.model_id.as_str()), (Tier::Flagship, "m"));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let mut request = request();
+        request.network = Some(NetworkLevel::Trusted);
+        let error = DispatchSpec::from_request(request, &defaults()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::NotSupported);
+    }
+}

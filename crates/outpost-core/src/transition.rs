@@ -1,0 +1,414 @@
+//! The transitions: one function per event, each with its guard, its change and its effects.
+
+use outpost_types::{
+    AttemptId, DispatchStatus, Failure, FailureCode, Timestamp, limits::PROVISION_TRIES_MAX,
+};
+use thiserror::Error;
+
+use crate::dispatch::{Dispatch, QueueReason, State, Stop};
+use crate::effect::{Effect, Transition};
+use crate::event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
+
+/// Why an event changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Rejection {
+    /// It is terminal already.
+    #[error("the dispatch is already {0}")]
+    Terminal(DispatchStatus),
+    /// The event is of an attempt that is not the current one.
+    #[error("the event belongs to an older attempt")]
+    StaleAttempt,
+    /// The event has no meaning in this state, or says what is known already.
+    #[error("the event has no meaning while the dispatch is {0}")]
+    NotApplicable(DispatchStatus),
+}
+
+/// Applies one event. `Ok` is a change that must be stored before its effects are executed; `Err`
+/// leaves the record as it was.
+///
+/// # Errors
+/// [`Rejection`] says why the event changes nothing; that is normal for late and repeated events.
+pub fn step(dispatch: &Dispatch, event: &Event, now: Timestamp) -> Result<Transition, Rejection> {
+    let status = dispatch.status();
+    if status.is_terminal() {
+        return Err(Rejection::Terminal(status));
+    }
+    let transition = match event {
+        Event::Placed => placed(dispatch, now),
+        Event::MustWait(reason) => must_wait(dispatch, *reason),
+        Event::AgentStarted { attempt, prepared } => {
+            current(dispatch, *attempt)?;
+            agent_started(dispatch, *attempt, prepared, now)
+        }
+        Event::ProvisionFailed {
+            attempt,
+            failure,
+            retry,
+        } => {
+            current(dispatch, *attempt)?;
+            provision_failed(dispatch, *attempt, failure, *retry, now)
+        }
+        Event::AgentExited { attempt, exit } => {
+            current(dispatch, *attempt)?;
+            agent_exited(dispatch, *attempt, *exit)
+        }
+        Event::DeadlinePassed { attempt } => {
+            current(dispatch, *attempt)?;
+            deadline_passed(dispatch, *attempt, now)
+        }
+        Event::CancelRequested { reason } => cancel_requested(dispatch, reason.clone(), now),
+        Event::Collected { attempt, results } => {
+            current(dispatch, *attempt)?;
+            collected(dispatch, *attempt, results, now)
+        }
+        Event::WorkerLost { attempt } => {
+            current(dispatch, *attempt)?;
+            worker_lost(dispatch, *attempt, now)
+        }
+    };
+    let transition = transition.ok_or(Rejection::NotApplicable(status))?;
+    assert_lawful(dispatch, &transition.next);
+    Ok(transition)
+}
+
+/// How long to wait before provisioning is tried again, milliseconds, after `failures` failures.
+#[must_use]
+pub fn provision_backoff_millis(failures: u32) -> u64 {
+    const FIRST_MILLIS: u64 = 500;
+    const FACTOR: u64 = 4;
+    FIRST_MILLIS.saturating_mul(FACTOR.saturating_pow(failures.saturating_sub(1)))
+}
+
+fn current(dispatch: &Dispatch, attempt: AttemptId) -> Result<(), Rejection> {
+    if dispatch.attempt_id() == Some(attempt) {
+        Ok(())
+    } else {
+        Err(Rejection::StaleAttempt)
+    }
+}
+
+fn change(dispatch: &Dispatch, state: State, effects: Vec<Effect>) -> Transition {
+    let mut next = dispatch.clone();
+    next.state = state;
+    next.generation += 1;
+    Transition { next, effects }
+}
+
+fn end(dispatch: &Dispatch, state: State, now: Timestamp) -> Transition {
+    let mut effects: Vec<Effect> = Vec::new();
+    if dispatch.holds_slot() {
+        effects.extend(dispatch.attempt_id().map(Effect::Retire));
+        effects.push(Effect::Place);
+    }
+    let mut transition = change(dispatch, state, effects);
+    let next = &mut transition.next;
+    next.completed_at = Some(now);
+    next.facts.timings.total_millis = Some(now.millis_since(dispatch.created_at));
+    transition
+}
+
+fn stopped_state(dispatch: &Dispatch, stop: &Stop) -> State {
+    match stop {
+        Stop::Timeout => State::Timeout {
+            failure: Failure::new(
+                FailureCode::Timeout,
+                format!(
+                    "The agent was stopped after its {} seconds.",
+                    dispatch.spec.timeout_seconds
+                ),
+            )
+            .with_hint(
+                "What it had changed is kept. Give a longer timeoutSeconds or a smaller task.",
+            ),
+        },
+        Stop::Cancel { reason } => State::Cancelled {
+            failure: Failure::new(
+                FailureCode::Cancelled,
+                reason.as_ref().map_or_else(
+                    || "Cancelled by a client.".to_owned(),
+                    |reason| format!("Cancelled by a client: {reason}"),
+                ),
+            ),
+        },
+    }
+}
+
+fn placed(dispatch: &Dispatch, now: Timestamp) -> Option<Transition> {
+    let ready = match &dispatch.state {
+        State::Pending => true,
+        State::Queued { not_before, .. } => not_before.is_none_or(|at| at <= now),
+        _ => false,
+    };
+    if !ready {
+        return None;
+    }
+    let attempt = AttemptId {
+        dispatch: dispatch.id,
+        number: dispatch.attempt + 1,
+    };
+    let mut transition = change(
+        dispatch,
+        State::Provisioning { stop: None },
+        vec![Effect::StartAttempt(attempt)],
+    );
+    let next = &mut transition.next;
+    next.attempt = attempt.number;
+    next.facts.timings.queue_millis = Some(now.millis_since(dispatch.created_at));
+    Some(transition)
+}
+
+fn must_wait(dispatch: &Dispatch, reason: QueueReason) -> Option<Transition> {
+    match &dispatch.state {
+        State::Pending => Some(change(
+            dispatch,
+            State::Queued {
+                reason,
+                not_before: None,
+            },
+            vec![],
+        )),
+        State::Queued {
+            reason: known,
+            not_before,
+        } if *known != reason => Some(change(
+            dispatch,
+            State::Queued {
+                reason,
+                not_before: *not_before,
+            },
+            vec![],
+        )),
+        _ => None,
+    }
+}
+
+fn agent_started(
+    dispatch: &Dispatch,
+    attempt: AttemptId,
+    prepared: &PreparedFacts,
+    now: Timestamp,
+) -> Option<Transition> {
+    let State::Provisioning { stop } = &dispatch.state else {
+        return None;
+    };
+    let deadline = now.plus_millis(dispatch.spec.timeout_seconds.saturating_mul(1000));
+    let mut effects = vec![Effect::ArmDeadline {
+        attempt,
+        at: deadline,
+    }];
+    if let Some(why) = stop {
+        effects.push(Effect::StopAgent {
+            attempt,
+            why: why.clone(),
+        });
+    }
+    let mut transition = change(
+        dispatch,
+        State::Running {
+            deadline,
+            stop: stop.clone(),
+        },
+        effects,
+    );
+    let next = &mut transition.next;
+    next.started_at = Some(now);
+    next.facts.branch.clone_from(&prepared.branch);
+    next.facts.base_commit.clone_from(&prepared.base_commit);
+    next.facts.isolation.clone_from(&prepared.isolation);
+    let timings = &mut next.facts.timings;
+    timings.fetch_millis = prepared.timings.fetch_millis;
+    timings.checkout_millis = prepared.timings.checkout_millis;
+    timings.sandbox_millis = prepared.timings.sandbox_millis;
+    Some(transition)
+}
+
+fn provision_failed(
+    dispatch: &Dispatch,
+    attempt: AttemptId,
+    failure: &Failure,
+    retry: bool,
+    now: Timestamp,
+) -> Option<Transition> {
+    let State::Provisioning { stop } = &dispatch.state else {
+        return None;
+    };
+    if let Some(stop) = stop {
+        return Some(end(dispatch, stopped_state(dispatch, stop), now));
+    }
+    if !retry || attempt.number >= PROVISION_TRIES_MAX {
+        return Some(end(
+            dispatch,
+            State::Failed {
+                failure: failure.clone(),
+            },
+            now,
+        ));
+    }
+    let at = now.plus_millis(provision_backoff_millis(attempt.number));
+    let state = State::Queued {
+        reason: QueueReason::Retry,
+        not_before: Some(at),
+    };
+    let effects = vec![Effect::Retire(attempt), Effect::Place, Effect::PlaceAt(at)];
+    Some(change(dispatch, state, effects))
+}
+
+fn agent_exited(dispatch: &Dispatch, attempt: AttemptId, exit: ExitFacts) -> Option<Transition> {
+    let State::Running { stop, .. } = &dispatch.state else {
+        return None;
+    };
+    let mut transition = change(
+        dispatch,
+        State::Completing { stop: stop.clone() },
+        vec![Effect::Collect(attempt)],
+    );
+    let facts = &mut transition.next.facts;
+    facts.exit_code = exit.code;
+    facts.timings.first_output_millis = exit.first_output_millis;
+    facts.timings.agent_millis = Some(exit.agent_millis);
+    Some(transition)
+}
+
+fn deadline_passed(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> Option<Transition> {
+    let State::Running {
+        deadline,
+        stop: None,
+    } = &dispatch.state
+    else {
+        return None;
+    };
+    if now < *deadline {
+        return None;
+    }
+    let state = State::Running {
+        deadline: *deadline,
+        stop: Some(Stop::Timeout),
+    };
+    Some(change(
+        dispatch,
+        state,
+        vec![Effect::StopAgent {
+            attempt,
+            why: Stop::Timeout,
+        }],
+    ))
+}
+
+fn cancel_requested(
+    dispatch: &Dispatch,
+    reason: Option<String>,
+    now: Timestamp,
+) -> Option<Transition> {
+    let why = Stop::Cancel { reason };
+    let attempt = dispatch.attempt_id();
+    match &dispatch.state {
+        State::Pending | State::Queued { .. } => {
+            Some(end(dispatch, stopped_state(dispatch, &why), now))
+        }
+        State::Provisioning { stop: None } => Some(change(
+            dispatch,
+            State::Provisioning { stop: Some(why) },
+            attempt.map(Effect::AbortProvisioning).into_iter().collect(),
+        )),
+        State::Running {
+            deadline,
+            stop: None,
+        } => Some(change(
+            dispatch,
+            State::Running {
+                deadline: *deadline,
+                stop: Some(why.clone()),
+            },
+            attempt
+                .map(|attempt| Effect::StopAgent { attempt, why })
+                .into_iter()
+                .collect(),
+        )),
+        State::Completing { stop: None } => Some(change(
+            dispatch,
+            State::Completing { stop: Some(why) },
+            vec![],
+        )),
+        _ => None,
+    }
+}
+
+fn collected(
+    dispatch: &Dispatch,
+    attempt: AttemptId,
+    results: &ResultFacts,
+    now: Timestamp,
+) -> Option<Transition> {
+    debug_assert_eq!(dispatch.attempt_id(), Some(attempt));
+    let State::Completing { stop } = &dispatch.state else {
+        return None;
+    };
+    let state = match (stop, &results.verdict) {
+        (Some(stop), _) => stopped_state(dispatch, stop),
+        (None, AgentVerdict::Completed) => State::Completed,
+        (None, AgentVerdict::Failed(failure)) => State::Failed {
+            failure: failure.clone(),
+        },
+    };
+    let mut transition = end(dispatch, state, now);
+    let facts = &mut transition.next.facts;
+    facts.summary.clone_from(&results.summary);
+    facts.session_id.clone_from(&results.session_id);
+    facts.usage.clone_from(&results.usage);
+    facts.files_changed = results.files_changed;
+    facts.checks.clone_from(&results.checks);
+    facts.timings.collect_millis = Some(results.collect_millis);
+    Some(transition)
+}
+
+fn worker_lost(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> Option<Transition> {
+    let lost = || {
+        Failure::new(
+            FailureCode::LostWorker,
+            "The worker vanished while it worked on this.",
+        )
+        .with_hint("Dispatch it again; nothing of this attempt runs any more.")
+    };
+    match &dispatch.state {
+        State::Provisioning { .. } => provision_failed(dispatch, attempt, &lost(), true, now),
+        State::Running {
+            stop: Some(stop), ..
+        }
+        | State::Completing { stop: Some(stop) } => {
+            Some(end(dispatch, stopped_state(dispatch, stop), now))
+        }
+        State::Running { stop: None, .. } | State::Completing { stop: None } => {
+            Some(end(dispatch, State::Failed { failure: lost() }, now))
+        }
+        _ => None,
+    }
+}
+
+/// The laws no transition may break, whatever the event: checked in release builds too, because to
+/// go on from an impossible record is worse than to stop.
+fn assert_lawful(before: &Dispatch, after: &Dispatch) {
+    assert!(
+        !before.status().is_terminal(),
+        "a terminal dispatch never changes"
+    );
+    assert_eq!(
+        after.generation,
+        before.generation + 1,
+        "generations have no gaps"
+    );
+    let begins = !before.holds_slot() && after.holds_slot();
+    assert_eq!(
+        after.attempt,
+        before.attempt + u32::from(begins),
+        "one attempt per placement"
+    );
+    assert_eq!(
+        after.completed_at.is_some(),
+        after.status().is_terminal(),
+        "completed exactly when terminal"
+    );
+    assert!(
+        after.id == before.id && after.tenant == before.tenant,
+        "identity never changes"
+    );
+}

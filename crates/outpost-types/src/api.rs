@@ -1,0 +1,84 @@
+//! What Outpost can do, as one trait: the engine's handle and the HTTP client both implement it, so
+//! that CLI, MCP server and pages do not know which of the two they talk to.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+
+use crate::{
+    ApiError, ArtifactView, CancelRequest, Created, DispatchId, DispatchRequest, DispatchView,
+    EventEnvelope, FleetView, ListQuery, Page,
+};
+
+/// Events in order, from where the reader asked; ends after the terminal one.
+pub type EventStream = Pin<Box<dyn Stream<Item = Result<EventEnvelope, ApiError>> + Send>>;
+/// Pieces of a file or log, in order.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
+/// See [`ByteStream`].
+pub type LogStream = ByteStream;
+
+/// Which part of an output log to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogQuery {
+    /// Byte offset to start at.
+    pub after: u64,
+    /// Go on until the dispatch ends.
+    pub follow: bool,
+}
+
+/// The operations of Outpost, for one caller (the implementation knows who it is).
+///
+/// Every method may fail with [`ApiError`]; ids of other tenants answer `not_found`.
+#[async_trait]
+pub trait Api: Send + Sync {
+    /// Accepts a task. When this returns, the dispatch is on disk.
+    async fn create_dispatch(
+        &self,
+        request: DispatchRequest,
+        idempotency_key: Option<String>,
+    ) -> Result<Created, ApiError>;
+
+    /// Reads one dispatch. With `wait`, answers as soon as its generation passes the one it had when
+    /// asked (or `after_generation`), or it is terminal, or the time is over.
+    async fn get_dispatch(
+        &self,
+        id: DispatchId,
+        wait: Option<Duration>,
+        after_generation: Option<u64>,
+    ) -> Result<DispatchView, ApiError>;
+
+    /// Cancels. When this returns, the wish is on disk; the processes end within the grace period.
+    async fn cancel_dispatch(
+        &self,
+        id: DispatchId,
+        request: CancelRequest,
+    ) -> Result<DispatchView, ApiError>;
+
+    /// Lists dispatches, newest first.
+    async fn list_runs(&self, query: ListQuery) -> Result<Page<DispatchView>, ApiError>;
+
+    /// Events with `seq > after`, then live ones, until the terminal event.
+    async fn events(&self, id: DispatchId, after: u64) -> Result<EventStream, ApiError>;
+
+    /// The agent's output as it was printed.
+    async fn logs(&self, id: DispatchId, query: LogQuery) -> Result<LogStream, ApiError>;
+
+    /// `diff.patch`; empty while there is none.
+    async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError>;
+
+    /// Kept files with signed addresses that live `url_ttl`.
+    async fn artifacts(
+        &self,
+        id: DispatchId,
+        url_ttl: Duration,
+    ) -> Result<Vec<ArtifactView>, ApiError>;
+
+    /// One kept file.
+    async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError>;
+
+    /// What can run here, and what runs now.
+    async fn fleet(&self) -> Result<FleetView, ApiError>;
+}

@@ -1,0 +1,281 @@
+//! Requests for a dispatch and what a client sees of one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DispatchId, DispatchStatus, Failure, Tier, Timestamp};
+
+/// Body of `POST /dispatch`. Unknown fields are refused by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DispatchRequest {
+    /// Agent to run: claude, codex, gemini, aider, grok, or one the operator declared.
+    #[schema(max_length = 32, example = "claude")]
+    pub agent: String,
+    /// What to do, 1 to 51,200 bytes.
+    #[schema(min_length = 1, max_length = 51200, example = "Fix the failing test")]
+    pub task: String,
+    /// Model; the agent's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128)]
+    pub model_id: Option<String>,
+    /// Repository: `owner/name`, an https URL, or a local path where the operator allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 2048)]
+    pub repo: Option<String>,
+    /// Branch to start from; the repository's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 255)]
+    pub branch: Option<String>,
+    /// How much project context is put before the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_level: Option<ContextLevel>,
+    /// Whether the workspace outlives the dispatch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_mode: Option<WorkspaceMode>,
+    /// Longest running time of the agent, seconds, 30 to 86,400; 600 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 30, maximum = 86400)]
+    pub timeout_seconds: Option<u64>,
+    /// Who asked, in the client's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128)]
+    pub user_id: Option<String>,
+    /// Labels to find it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub tags: Vec<String>,
+    /// Commands to run in a fresh sandbox on the result, such as its tests; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 8)]
+    pub checks: Vec<String>,
+    /// Network of the sandbox. Only `none` exists so far: nothing but the model gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkLevel>,
+    /// Size of the sandbox; the agent's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+}
+
+/// How much project context is put before the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ContextLevel {
+    /// 600 tokens.
+    Minimal,
+    /// 1,200 tokens.
+    #[default]
+    Standard,
+    /// 1,800 tokens.
+    Full,
+}
+
+/// Whether the workspace outlives the dispatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkspaceMode {
+    /// Made for the dispatch and removed after it.
+    #[default]
+    Ephemeral,
+    /// Kept per user and repository.
+    Persistent,
+}
+
+/// What a sandbox may reach beside the model gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkLevel {
+    /// Nothing.
+    #[default]
+    None,
+    /// Package registries and code hosts.
+    Trusted,
+    /// A list of its own.
+    Custom,
+}
+
+/// Answer to `POST /dispatch`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// The dispatch.
+    pub dispatch: DispatchView,
+    /// The same `Idempotency-Key` was seen before and this is the dispatch it made then.
+    pub replayed: bool,
+}
+
+/// Body of `DELETE /dispatch/{id}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Why, for the record; at most 500 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 500)]
+    pub reason: Option<String>,
+}
+
+/// A dispatch as a client sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DispatchView {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub dispatch_id: DispatchId,
+    /// Where it stands.
+    pub status: DispatchStatus,
+    /// Grows with every change; pass it back to wait for the next one.
+    pub generation: u64,
+    /// The agent.
+    pub agent: String,
+    /// The model.
+    pub model_id: String,
+    /// The size of its sandbox.
+    pub tier: Tier,
+    /// What to do.
+    pub task: String,
+    /// The repository, as given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// The branch, as given or as found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Commit the agent started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_commit: Option<String>,
+    /// How much project context was asked for.
+    pub context_level: ContextLevel,
+    /// Whether the workspace outlives the dispatch.
+    pub workspace_mode: WorkspaceMode,
+    /// Longest running time, seconds.
+    pub timeout_seconds: u64,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// Labels.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Number of the current or last attempt; 0 before the first.
+    pub attempt: u32,
+    /// Why it waits, while QUEUED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_reason: Option<String>,
+    /// Dispatches before it, while QUEUED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<u32>,
+    /// Exit code of the agent's process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why it did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Last words of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    /// End of the agent's output, at most 8 KiB. Only in the answer for one dispatch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// Where its artifacts are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_url: Option<String>,
+    /// Session id of the agent's CLI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// Files the agent changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_changed: Option<u32>,
+    /// Outcome of each of the request's `checks`, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckResult>,
+    /// Tokens and dollars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// How long each phase took.
+    pub timings: PhaseTimings,
+    /// What isolation the sandbox really had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When the agent started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it reached a terminal state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub completed_at: Option<Timestamp>,
+}
+
+/// Tokens and money of an attempt.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Tokens read, without those from a cache.
+    pub input_tokens: u64,
+    /// Tokens read from a cache.
+    pub cached_input_tokens: u64,
+    /// Tokens written, thinking included.
+    pub output_tokens: u64,
+    /// Cost by the CLI's own account, US dollars; absent when it gives none. Never zero for unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Model by the CLI's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+}
+
+/// How long each phase took, milliseconds; absent when it was not reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PhaseTimings {
+    /// Accepted → placed on a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_millis: Option<u64>,
+    /// Fetch of the repository into the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch_millis: Option<u64>,
+    /// Checkout into the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkout_millis: Option<u64>,
+    /// Sandbox made and parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_millis: Option<u64>,
+    /// "Go" → first output of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_output_millis: Option<u64>,
+    /// Agent's process started → ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_millis: Option<u64>,
+    /// Diff, bundle and artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collect_millis: Option<u64>,
+    /// Accepted → terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_millis: Option<u64>,
+}
+
+/// Outcome of one check, run by the platform in a sandbox without network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckResult {
+    /// The command.
+    pub command: String,
+    /// It ended with exit code 0 in time.
+    pub passed: bool,
+    /// Its exit code; absent when it was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// How long it took, milliseconds.
+    pub millis: u64,
+    /// End of its output, at most 8 KiB.
+    pub output: String,
+}
+
+/// What isolation a sandbox really had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Isolation {
+    /// What the host enforced, such as `seccomp` or `memory limit (cgroup v1)`.
+    pub effective: Vec<String>,
+    /// What the host could not enforce, with the reason.
+    pub missing: Vec<String>,
+}

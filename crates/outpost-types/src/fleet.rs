@@ -1,0 +1,69 @@
+//! What can run here, and what runs now.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Resources, Tier};
+
+/// Answer to `GET /fleet`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetView {
+    /// Where workers come from.
+    pub fleet: String,
+    /// Dispatches with a live attempt.
+    pub running: u32,
+    /// Dispatches that wait for a slot.
+    pub queued: u32,
+    /// Most attempts at once on this host.
+    pub concurrency_max: u32,
+    /// Whether the model is the scripted provider instead of a real one.
+    pub scripted_model: bool,
+    /// Every known agent.
+    pub agents: Vec<AgentView>,
+}
+
+/// One agent and whether it can run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentView {
+    /// Its name.
+    pub agent: String,
+    /// Model when a dispatch names none.
+    pub default_model_id: String,
+    /// Size when a dispatch names none.
+    pub tier: Tier,
+    /// What that size allows.
+    pub resources: Resources,
+    /// Most attempts of it at once.
+    pub concurrency_max: u32,
+    /// Live attempts now.
+    pub running: u32,
+    /// Version of the CLI that is pinned.
+    pub pinned_version: String,
+    /// Whether it can run, and if not why.
+    pub availability: AgentAvailability,
+}
+
+/// Whether an agent can run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentAvailability {
+    /// It can take a dispatch now.
+    pub available: bool,
+    /// Why not, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer to `GET /health*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// `ok`, or `unavailable`.
+    pub status: String,
+    /// Version of the server.
+    pub version: String,
+    /// Why it is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

@@ -1,0 +1,37 @@
+//! The nouns of Outpost: ids, states, limits, error codes, wire types and the [`Api`] trait.
+//!
+//! Everything here is plain data with serde and an OpenAPI schema; there is no tokio, no IO and no
+//! clock. Wire types (`*View`, `*Request`) are what a client sees; the records the machine decides
+//! on live in `outpost-core`, and the conversion between the two is explicit.
+
+mod agent;
+mod api;
+mod artifact;
+mod dispatch;
+mod error;
+mod event;
+mod failure;
+mod fleet;
+mod id;
+mod key;
+pub mod limits;
+mod page;
+mod status;
+mod time;
+
+pub use agent::{AgentId, BuiltinAgent, Provider, Resources, Tier};
+pub use api::{Api, ByteStream, EventStream, LogQuery, LogStream};
+pub use artifact::ArtifactView;
+pub use dispatch::{
+    CancelRequest, CheckResult, ContextLevel, Created, DispatchRequest, DispatchView, Isolation,
+    NetworkLevel, PhaseTimings, Usage, WorkspaceMode,
+};
+pub use error::{ApiError, ErrorCode, Problem};
+pub use event::{Attention, EventData, EventEnvelope, LogStreamName, ToolPhase};
+pub use failure::{Failure, FailureCode};
+pub use fleet::{AgentAvailability, AgentView, FleetView, Health};
+pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId};
+pub use key::{ApiKeyStatus, Caller, Scope};
+pub use page::{ListQuery, Page};
+pub use status::{DispatchStatus, UnknownStatus};
+pub use time::Timestamp;

@@ -1,0 +1,68 @@
+//! Every bound a client can meet, with its unit in the name.
+//!
+//! Requests beyond a bound are refused with an error naming the field; nothing is cut silently.
+
+/// Longest task text, bytes.
+pub const TASK_BYTES_MAX: usize = 51_200;
+/// Longest request body, bytes.
+pub const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Shortest, longest and usual running time of an agent, seconds.
+pub const TIMEOUT_SECONDS_MIN: u64 = 30;
+/// See [`TIMEOUT_SECONDS_MIN`].
+pub const TIMEOUT_SECONDS_MAX: u64 = 86_400;
+/// See [`TIMEOUT_SECONDS_MIN`].
+pub const TIMEOUT_SECONDS_DEFAULT: u64 = 600;
+/// Time between SIGTERM and SIGKILL of an agent, seconds.
+pub const STOP_GRACE_SECONDS: u64 = 10;
+/// Longest repository address, bytes.
+pub const REPO_BYTES_MAX: usize = 2_048;
+/// Longest branch name, bytes.
+pub const BRANCH_BYTES_MAX: usize = 255;
+/// Longest model id, bytes.
+pub const MODEL_ID_BYTES_MAX: usize = 128;
+/// Longest agent name, bytes.
+pub const AGENT_ID_BYTES_MAX: usize = 32;
+/// Longest user id, bytes.
+pub const USER_ID_BYTES_MAX: usize = 128;
+/// Longest tenant id, bytes.
+pub const TENANT_ID_BYTES_MAX: usize = 64;
+/// Most tags of a dispatch.
+pub const TAGS_COUNT_MAX: usize = 16;
+/// Longest tag, bytes.
+pub const TAG_BYTES_MAX: usize = 64;
+/// Longest `Idempotency-Key`, bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// How long an idempotency key is remembered, seconds (24 h).
+pub const IDEMPOTENCY_TTL_SECONDS: u64 = 86_400;
+/// Longest reason of a cancel, bytes.
+pub const CANCEL_REASON_BYTES_MAX: usize = 500;
+/// Usual and largest page of a list.
+pub const LIST_LIMIT_DEFAULT: u32 = 20;
+/// See [`LIST_LIMIT_DEFAULT`].
+pub const LIST_LIMIT_MAX: u32 = 100;
+/// Longest cursor a client may send, bytes.
+pub const CURSOR_BYTES_MAX: usize = 512;
+/// Longest long poll of a status, seconds.
+pub const WAIT_SECONDS_MAX: u64 = 60;
+/// Part of the agent's output that a status carries, bytes.
+pub const OUTPUT_TAIL_BYTES_MAX: usize = 8 * 1024;
+/// Longest line of agent output that is parsed; a longer one is kept raw in pieces, bytes.
+pub const LINE_BYTES_MAX: usize = 256 * 1024;
+/// Largest output log of a dispatch, bytes; what follows is counted, not kept.
+pub const OUTPUT_LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Heartbeat of an event stream, seconds (balancers cut connections idle for 60).
+pub const SSE_HEARTBEAT_SECONDS: u64 = 15;
+/// Shortest, longest and usual life of a signed artifact URL, seconds.
+pub const SIGNED_URL_SECONDS_MIN: u64 = 60;
+/// See [`SIGNED_URL_SECONDS_MIN`].
+pub const SIGNED_URL_SECONDS_MAX: u64 = 86_400;
+/// See [`SIGNED_URL_SECONDS_MIN`].
+pub const SIGNED_URL_SECONDS_DEFAULT: u64 = 3_600;
+/// Attempts at provisioning before a dispatch fails; an agent that began is never started again.
+pub const PROVISION_TRIES_MAX: u32 = 3;
+/// Most checks of a dispatch.
+pub const CHECKS_COUNT_MAX: usize = 8;
+/// Longest check command, bytes.
+pub const CHECK_BYTES_MAX: usize = 2_048;
+/// Longest running time of one check, seconds.
+pub const CHECK_SECONDS_MAX: u64 = 300;
