@@ -1,4 +1,5 @@
 //! The laws of the machine, held against random histories.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod lifecycle;
 mod placement;

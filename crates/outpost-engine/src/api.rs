@@ -1,0 +1,365 @@
+//! The operations of [`Api`], for one caller.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outpost_core::{Candidate, Dispatch, DispatchSpec, Event, Slots, State};
+use outpost_store::{AcceptDispatch, Accepted, IdempotencyClaim, StoreError};
+use outpost_types::limits::{
+    CANCEL_REASON_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_TTL_SECONDS,
+    OUTPUT_TAIL_BYTES_MAX,
+};
+use outpost_types::{
+    AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created,
+    DispatchId, DispatchRequest, DispatchView, ErrorCode, EventStream, FleetView, ListQuery,
+    LogQuery, LogStream, Page,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tracing::error;
+
+use crate::effects::status_event;
+use crate::engine::{ApplyError, Engine};
+use crate::journal::{Extent, Journal, OUTPUT_FILE, tail_text};
+use crate::{artifacts, audit, query, streams};
+
+/// Name of the diff among the kept files.
+const DIFF_FILE: &str = "diff.patch";
+
+/// The engine for one caller.
+#[derive(Debug, Clone)]
+pub struct EngineApi {
+    engine: Engine,
+    caller: Arc<Caller>,
+}
+
+impl Engine {
+    /// The operations as `caller` may see them: nothing of another tenant exists for it.
+    #[must_use]
+    pub fn api(&self, caller: Arc<Caller>) -> EngineApi {
+        EngineApi { engine: self.clone(), caller }
+    }
+}
+
+#[async_trait]
+impl Api for EngineApi {
+    async fn create_dispatch(
+        &self,
+        request: DispatchRequest,
+        idempotency_key: Option<String>,
+    ) -> Result<Created, ApiError> {
+        let api = self.clone();
+        let work = async move { api.accept(request, idempotency_key).await };
+        self.engine.inner.tasks.finish("accept", work).await.unwrap_or_else(|| Err(panicked()))
+    }
+
+    async fn get_dispatch(
+        &self,
+        id: DispatchId,
+        wait: Option<Duration>,
+        after_generation: Option<u64>,
+    ) -> Result<DispatchView, ApiError> {
+        let mut record = self.find(id).await?;
+        if let (Some(wait), Some(live)) = (wait, self.engine.live_one(id)) {
+            let seen = after_generation.unwrap_or(record.generation);
+            let mut changes = live.record.subscribe();
+            let changed = changes.wait_for(|r| r.generation > seen || r.status().is_terminal());
+            // Neither the end of the time nor of the dispatch is an error: both are answered.
+            let _ = tokio::time::timeout(wait, changed).await;
+            record = live.snapshot();
+        }
+        Ok(self.full_view(&record))
+    }
+
+    async fn cancel_dispatch(
+        &self,
+        id: DispatchId,
+        request: CancelRequest,
+    ) -> Result<DispatchView, ApiError> {
+        let reason = check_reason(request.reason)?;
+        let api = self.clone();
+        let work = async move { api.cancel(id, reason).await };
+        self.engine.inner.tasks.finish(id, work).await.unwrap_or_else(|| Err(panicked()))
+    }
+
+    async fn list_runs(&self, query: ListQuery) -> Result<Page<DispatchView>, ApiError> {
+        let mut filter = query::filter(&query, &self.caller.tenant)?;
+        let limit = filter.limit as usize;
+        filter.limit += 1; // One more tells whether there is another page.
+        let mut records = self.engine.inner.store.list(&filter).await.map_err(store_error)?;
+        let more = records.len() > limit;
+        records.truncate(limit);
+        let next_cursor =
+            records.last().filter(|_| more).map(|last| query::cursor_after(last.id));
+        Ok(Page { items: records.iter().map(Dispatch::view).collect(), next_cursor })
+    }
+
+    async fn events(&self, id: DispatchId, after: u64) -> Result<EventStream, ApiError> {
+        let (dir, extent) = self.journal_of(id).await?;
+        streams::events(&dir, after, extent)
+    }
+
+    async fn logs(&self, id: DispatchId, query: LogQuery) -> Result<LogStream, ApiError> {
+        let (dir, extent) = self.journal_of(id).await?;
+        let end = extent.borrow().output_bytes;
+        if query.after > end {
+            let message = format!("It is beyond the end of the log, which has {end} bytes.");
+            return Err(ApiError::field("after", message));
+        }
+        streams::growing(&dir.join(OUTPUT_FILE), query.after, query.follow, extent)
+    }
+
+    async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError> {
+        self.find(id).await?;
+        let path = self.engine.kept_dir(id).join(DIFF_FILE);
+        if path.exists() { streams::file(&path) } else { Ok(Box::pin(futures_util::stream::empty())) }
+    }
+
+    async fn artifacts(
+        &self,
+        id: DispatchId,
+        url_ttl: Duration,
+    ) -> Result<Vec<ArtifactView>, ApiError> {
+        self.find(id).await?;
+        let ttl_millis = u64::try_from(url_ttl.as_millis()).unwrap_or(u64::MAX);
+        let expires_at = self.engine.now().plus_millis(ttl_millis);
+        artifacts::list(&self.engine.kept_dir(id), id, expires_at)
+    }
+
+    async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
+        self.find(id).await?;
+        self.engine.open_artifact(id, name)
+    }
+
+    async fn fleet(&self) -> Result<FleetView, ApiError> {
+        let records: Vec<_> =
+            self.engine.live_all().iter().map(|live| live.snapshot()).collect();
+        let slots = Slots::count(&records);
+        let limits = &self.engine.inner.config.limits;
+        let runner = &self.engine.inner.runner;
+        let with_counts = |view: AgentView| match view.agent.parse() {
+            Ok(agent) => AgentView {
+                concurrency_max: limits.of_agent(&agent),
+                running: slots.of_agent(&agent),
+                ..view
+            },
+            Err(_) => view,
+        };
+        Ok(FleetView {
+            fleet: runner.fleet().to_owned(),
+            running: slots.total(),
+            queued: count_waiting(&records, None),
+            concurrency_max: limits.host_attempts_max,
+            scripted_model: runner.scripted_model(),
+            agents: runner.agents().into_iter().map(with_counts).collect(),
+        })
+    }
+}
+
+impl EngineApi {
+    async fn accept(
+        &self,
+        request: DispatchRequest,
+        idempotency_key: Option<String>,
+    ) -> Result<Created, ApiError> {
+        let now = self.engine.now();
+        let idempotency = idempotency_key
+            .map(|key| {
+                let body_hash = body_hash(&request)?;
+                check_idempotency_key(&key)?;
+                let expires_at = now.plus_millis(IDEMPOTENCY_TTL_SECONDS * 1000);
+                Ok::<_, ApiError>(IdempotencyClaim { key, body_hash, expires_at })
+            })
+            .transpose()?;
+        let defaults = self.engine.inner.runner.admit(&request)?;
+        let spec = DispatchSpec::from_request(request, &defaults)?;
+        let id = DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
+        let (tenant, key) = (self.caller.tenant.clone(), self.caller.key);
+        let dispatch = Dispatch::accept(id, tenant, key, spec, now).next;
+        let live = self.engine.insert_live(dispatch.clone()).map_err(|e| streams::unreadable(&e))?;
+        let audit = audit::of_accept(&dispatch, key);
+        let accept = AcceptDispatch { dispatch: dispatch.clone(), idempotency, audit };
+        let accepted = self.engine.inner.store.accept(accept).await;
+        if let Ok(Accepted::New) = accepted {
+            self.engine.write_event(&live, status_event(&dispatch));
+            live.open_for_placement();
+            self.engine.inner.placer.notify_one();
+            return Ok(Created { dispatch: dispatch.view(), replayed: false });
+        }
+        self.engine.forget(id);
+        match accepted {
+            Ok(Accepted::Replayed(first)) => {
+                Ok(Created { dispatch: self.full_view(&first), replayed: true })
+            }
+            Ok(Accepted::Conflict) => Err(ApiError::new(
+                ErrorCode::IdempotencyConflict,
+                "This Idempotency-Key was used with another body.",
+            )
+            .with_hint("Use a new key for a new request.")),
+            Ok(Accepted::New) => unreachable!("answered above"),
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    async fn cancel(
+        &self,
+        id: DispatchId,
+        reason: Option<String>,
+    ) -> Result<DispatchView, ApiError> {
+        let record = self.find(id).await?;
+        let live = self.engine.live_one(id).ok_or_else(|| finished(&record))?;
+        let event = Event::CancelRequested { reason };
+        match self.engine.apply(&live, &event, Some(self.caller.key)).await {
+            Ok(record) => Ok(record.view()),
+            Err(ApplyError::Store(error)) => Err(store_error(error)),
+            Err(ApplyError::Rejected(_)) => {
+                let record = live.snapshot();
+                if record.status().is_terminal() { Err(finished(&record)) } else { Ok(record.view()) }
+            }
+        }
+    }
+
+    /// The record, if it is the caller's.
+    async fn find(&self, id: DispatchId) -> Result<Dispatch, ApiError> {
+        if let Some(live) = self.engine.live_one(id).filter(|live| live.is_open()) {
+            let record = live.snapshot();
+            return Some(record)
+                .filter(|record| record.tenant == self.caller.tenant)
+                .ok_or_else(ApiError::not_found);
+        }
+        let store = &self.engine.inner.store;
+        let found = store.get_for_tenant(&self.caller.tenant, id).await.map_err(store_error)?;
+        found.ok_or_else(ApiError::not_found)
+    }
+
+    /// Where the logs of a dispatch are and how far they reach.
+    async fn journal_of(
+        &self,
+        id: DispatchId,
+    ) -> Result<(PathBuf, watch::Receiver<Extent>), ApiError> {
+        let record = self.find(id).await?;
+        if let Some(live) = self.engine.live_one(id) {
+            return Ok((live.journal.dir().to_owned(), live.journal.watch()));
+        }
+        let dir = self.engine.kept_dir(id);
+        let journal = Journal::open(id, &dir).map_err(|error| streams::unreadable(&error))?;
+        self.engine.mend_status_event(&journal, &record);
+        journal.seal();
+        Ok((dir, journal.watch()))
+    }
+
+    fn full_view(&self, record: &Dispatch) -> DispatchView {
+        let mut view = record.view();
+        if record.attempt > 0 {
+            let path = self.engine.kept_dir(record.id).join(OUTPUT_FILE);
+            // A log that is gone (retention) is no error of the record.
+            view.output = tail_text(&path, OUTPUT_TAIL_BYTES_MAX).ok();
+        }
+        if matches!(record.state, State::Queued { .. }) {
+            let records: Vec<_> =
+                self.engine.live_all().iter().map(|live| live.snapshot()).collect();
+            view.queue_position = Some(count_waiting(&records, Some(record.id)));
+        }
+        view
+    }
+}
+
+impl Engine {
+    /// One kept file; the caller was checked before.
+    ///
+    /// # Errors
+    /// `not_found` for a name that is not a kept file of the dispatch.
+    pub fn open_artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
+        let path = artifacts::find(&self.kept_dir(id), name)?;
+        streams::file(&path)
+    }
+
+    /// Whether dispatches can be accepted now: the store answers.
+    ///
+    /// # Errors
+    /// One sentence without internals.
+    pub async fn ready(&self) -> Result<(), String> {
+        match self.inner.store.live_page(None, 1).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                error!(?error, "the store does not answer");
+                Err("The records cannot be read or written now.".to_owned())
+            }
+        }
+    }
+
+    /// Appends the status event that a crash may have kept from the log.
+    pub(crate) fn mend_status_event(&self, journal: &Journal, record: &Dispatch) {
+        let wanted = status_event(record);
+        if journal.last_event().is_none_or(|last| last != wanted)
+            && let Err(error) = journal.event(self.now(), wanted)
+        {
+            error!(%error, id = %record.id, "a status event could not be kept");
+        }
+    }
+
+    /// Undoes [`Engine::insert_live`] of a dispatch that was not accepted.
+    fn forget(&self, id: DispatchId) {
+        self.lock_live().remove(&id);
+        remove_dir(&self.kept_dir(id));
+    }
+}
+
+fn remove_dir(dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir) {
+        error!(%error, dir = %dir.display(), "a directory of a refused dispatch is left behind");
+    }
+}
+
+fn count_waiting(records: &[Dispatch], before: Option<DispatchId>) -> u32 {
+    let waiting = records
+        .iter()
+        .filter(|record| Candidate::of(record).is_some())
+        .filter(|record| before.is_none_or(|id| record.id < id));
+    u32::try_from(waiting.count()).unwrap_or(u32::MAX)
+}
+
+fn body_hash(request: &DispatchRequest) -> Result<[u8; 32], ApiError> {
+    let json = serde_json::to_vec(request)
+        .map_err(|_| ApiError::new(ErrorCode::Internal, "The request could not be read back."))?;
+    Ok(Sha256::digest(json).into())
+}
+
+fn check_idempotency_key(key: &str) -> Result<(), ApiError> {
+    let fits = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len());
+    if fits && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let message = format!("It must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters.");
+    Err(ApiError::field("Idempotency-Key", message))
+}
+
+fn check_reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
+    if reason.as_ref().is_some_and(|reason| reason.len() > CANCEL_REASON_BYTES_MAX) {
+        let message = format!("It must have at most {CANCEL_REASON_BYTES_MAX} bytes.");
+        return Err(ApiError::field("reason", message));
+    }
+    Ok(reason)
+}
+
+fn panicked() -> ApiError {
+    ApiError::new(ErrorCode::Internal, "The request could not be carried out.")
+        .with_hint("The server's log says why.")
+}
+
+fn finished(record: &Dispatch) -> ApiError {
+    let message = format!("The dispatch is already {}.", record.status());
+    ApiError::new(ErrorCode::AlreadyFinished, message)
+}
+
+/// What a client hears of a failing store; the cause stays in the server's log.
+fn store_error(cause: StoreError) -> ApiError {
+    const RETRY_AFTER_SECONDS: u64 = 1;
+    error!(?cause, "the store failed");
+    ApiError::new(ErrorCode::Unavailable, "The records cannot be read or written now.")
+        .with_hint("Try again in a moment; nothing was changed.")
+        .with_retry_after_seconds(RETRY_AFTER_SECONDS)
+}
+

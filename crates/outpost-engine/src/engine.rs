@@ -1,0 +1,296 @@
+//! The engine: makes transitions of the pure core durable, then executes their effects.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use outpost_core::{Dispatch, Event, Limits};
+use outpost_runner::{Command, Runner};
+use outpost_store::{KeyHash, Store, StoreError};
+use outpost_types::{DispatchId, KeyId, Timestamp};
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::clock::World;
+use crate::journal::Journal;
+use crate::keys::KnownKey;
+use crate::tasks::{TaskKind, Tasks};
+
+/// Longest wait for running attempts to end at shutdown, seconds: the agents' grace and some.
+const CLOSE_SECONDS_MAX: u64 = 20;
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// Everything kept lives below it.
+    pub data_dir: PathBuf,
+    /// Most live attempts at once.
+    pub limits: Limits,
+}
+
+/// Why an engine cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The store cannot be read.
+    #[error("the records cannot be read")]
+    Store(#[from] StoreError),
+    /// A file of the data directory cannot be used.
+    #[error("a file of the data directory cannot be used; check its permissions and free space")]
+    Io(#[from] std::io::Error),
+}
+
+/// The handle: cheap to clone, ends its work at [`Engine::close`].
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) world: Arc<dyn World>,
+    pub(crate) tasks: Tasks,
+    pub(crate) placer: Notify,
+    pub(crate) live: Mutex<BTreeMap<DispatchId, Arc<Live>>>,
+    pub(crate) keys: RwLock<HashMap<KeyHash, KnownKey>>,
+}
+
+/// A dispatch that is not terminal, or was not a moment ago.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// Held while a transition is made durable: transitions of one dispatch are one after another.
+    writing: tokio::sync::Mutex<()>,
+    /// Set once the record is durable; before that nobody is told of it and nobody places it.
+    open: AtomicBool,
+    /// The record as it is on disk.
+    pub(crate) record: watch::Sender<Dispatch>,
+    pub(crate) journal: Journal,
+    pub(crate) commands: Mutex<Option<mpsc::Sender<Command>>>,
+}
+
+impl Live {
+    fn new(record: Dispatch, journal: Journal) -> Self {
+        Self {
+            writing: tokio::sync::Mutex::new(()),
+            open: AtomicBool::new(false),
+            record: watch::Sender::new(record),
+            journal,
+            commands: Mutex::new(None),
+        }
+    }
+
+    /// The record is durable now.
+    pub(crate) fn open_for_placement(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// Whether the record is durable.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// The record as it is on disk.
+    pub(crate) fn snapshot(&self) -> Dispatch {
+        self.record.borrow().clone()
+    }
+}
+
+/// Why an event was not applied.
+#[derive(Debug, Error)]
+pub(crate) enum ApplyError {
+    /// It changes nothing.
+    #[error("{0}")]
+    Rejected(outpost_core::Rejection),
+    /// The store failed; nothing changed.
+    #[error("the change could not be recorded")]
+    Store(#[source] StoreError),
+}
+
+impl Engine {
+    /// Opens the engine: reads what is live, cleans up after a crash, starts giving out slots.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the records or the data directory cannot be used.
+    pub async fn open(
+        config: EngineConfig,
+        store: Arc<dyn Store>,
+        runner: Arc<dyn Runner>,
+        world: Arc<dyn World>,
+    ) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(config.data_dir.join("dispatches"))?;
+        let engine = Self {
+            inner: Arc::new(Inner {
+                config,
+                store,
+                runner,
+                world,
+                tasks: Tasks::default(),
+                placer: Notify::new(),
+                live: Mutex::new(BTreeMap::new()),
+                keys: RwLock::new(HashMap::new()),
+            }),
+        };
+        engine.load_keys().await?;
+        engine.recover().await?;
+        engine.inner.tasks.spawn(TaskKind::Placer, "all", crate::placer::run(engine.clone()));
+        Ok(engine)
+    }
+
+    /// Reads what is live. An attempt of a server that is gone cannot be taken up again by this
+    /// version: what is left of it is removed, then its loss is recorded.
+    async fn recover(&self) -> Result<(), OpenError> {
+        self.inner.runner.sweep(&BTreeSet::new()).await;
+        for record in self.inner.store.live().await? {
+            let live = self.insert_live(record.clone())?;
+            self.mend_status_event(&live.journal, &record);
+            live.open_for_placement();
+            if let (true, Some(attempt)) = (record.holds_slot(), record.attempt_id()) {
+                info!(%attempt, "recording the loss of an attempt of an earlier server");
+                self.apply_surely(&live, Event::WorkerLost { attempt }).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends everything: live attempts are cancelled, what their agents changed is collected. What
+    /// only waits for a slot goes on waiting on disk.
+    pub async fn close(&self) {
+        let reason = Some("the server was stopped".to_owned());
+        for live in self.live_all().into_iter().filter(|live| live.record.borrow().holds_slot()) {
+            let event = Event::CancelRequested { reason: reason.clone() };
+            if let Err(error) = self.apply(&live, &event, None).await {
+                info!(%error, "an attempt ends by itself while the server stops");
+            }
+        }
+        self.inner.tasks.close(Duration::from_secs(CLOSE_SECONDS_MAX)).await;
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.world.now()
+    }
+
+    /// Where kept files of a dispatch are.
+    pub(crate) fn kept_dir(&self, id: DispatchId) -> PathBuf {
+        self.inner.config.data_dir.join("dispatches").join(id.to_string())
+    }
+
+    /// Takes a record into the set of live ones.
+    pub(crate) fn insert_live(&self, record: Dispatch) -> std::io::Result<Arc<Live>> {
+        let id = record.id;
+        let journal = Journal::open(id, &self.kept_dir(id))?;
+        let live = Arc::new(Live::new(record, journal));
+        self.lock_live().insert(id, Arc::clone(&live));
+        Ok(live)
+    }
+
+    pub(crate) fn lock_live(&self) -> std::sync::MutexGuard<'_, BTreeMap<DispatchId, Arc<Live>>> {
+        // The map is changed by single inserts and removes: a panic elsewhere leaves it whole.
+        self.inner.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn live_all(&self) -> Vec<Arc<Live>> {
+        self.lock_live().values().filter(|live| live.is_open()).cloned().collect()
+    }
+
+    pub(crate) fn live_one(&self, id: DispatchId) -> Option<Arc<Live>> {
+        self.lock_live().get(&id).cloned()
+    }
+
+    /// A new time-ordered id.
+    pub(crate) fn random_u128(&self) -> u128 {
+        let mut bytes = [0; 16];
+        self.inner.world.fill(&mut bytes);
+        u128::from_le_bytes(bytes)
+    }
+
+    /// Applies an event that must not get lost: a store that cannot write now is asked again until
+    /// it can, with bounded backoff. Late and repeated events change nothing.
+    pub(crate) async fn apply_surely(&self, live: &Arc<Live>, event: Event) {
+        const BACKOFF_MILLIS_MAX: u64 = 5_000;
+        let mut backoff_millis = 50;
+        loop {
+            match self.apply(live, &event, None).await {
+                Ok(_) => return,
+                Err(ApplyError::Rejected(rejection)) => {
+                    info!(?event, %rejection, "event changes nothing");
+                    return;
+                }
+                Err(ApplyError::Store(StoreError::Stale { .. })) => self.reread(live).await,
+                Err(ApplyError::Store(error)) if may_pass(&error) => {
+                    error!(?error, "cannot record a change; trying again");
+                }
+                Err(ApplyError::Store(error)) => {
+                    error!(?error, ?event, "cannot record a change, and trying again is no use");
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(backoff_millis)).await;
+            backoff_millis = (backoff_millis * 2).min(BACKOFF_MILLIS_MAX);
+        }
+    }
+
+    /// Takes up a record that a write of ours reached without our hearing of it.
+    async fn reread(&self, live: &Arc<Live>) {
+        let _guard = live.writing.lock().await;
+        let known = live.snapshot();
+        if let Ok(Some(record)) = self.inner.store.get(known.id).await
+            && record.generation > known.generation
+        {
+            self.announce(live, &known, &record);
+        }
+    }
+
+    /// Applies an event: decide, make durable, announce, execute. `actor` is the key that asked for
+    /// it; `None` is the engine itself.
+    pub(crate) async fn apply(
+        &self,
+        live: &Arc<Live>,
+        event: &Event,
+        actor: Option<KeyId>,
+    ) -> Result<Dispatch, ApplyError> {
+        let guard = live.writing.lock().await;
+        let before = live.snapshot();
+        let now = self.now();
+        let transition =
+            outpost_core::step(&before, event, now).map_err(ApplyError::Rejected)?;
+        let after = transition.next;
+        let audit = crate::audit::of_transition(&before, &after, actor, now);
+        if after.status().is_terminal()
+            && let Err(error) = live.journal.sync()
+        {
+            warn!(%error, id = %after.id, "the log of a dispatch may not be durable");
+        }
+        self.inner
+            .store
+            .update(&after, before.generation, audit)
+            .await
+            .map_err(ApplyError::Store)?;
+        if after.status().is_terminal() {
+            Self::write_result(live, &after);
+        }
+        self.announce(live, &before, &after);
+        drop(guard);
+        for effect in transition.effects {
+            self.execute(live, effect);
+        }
+        Ok(after)
+    }
+}
+
+/// Whether a failing store may work again without a restart.
+const fn may_pass(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Busy
+            | StoreError::DiskFull
+            | StoreError::Io { .. }
+            | StoreError::Backend { .. }
+    )
+}

@@ -1,0 +1,297 @@
+//! The two append-only files of a dispatch: `events.jsonl` and `output.log`.
+//!
+//! Files are the buffer: a writer appends and announces the new end, a reader follows at its own
+//! pace from any position. A slow reader therefore never slows the agent, and nobody sees a gap or a
+//! repeat. Appends go to the page cache, which is fast enough to do in place on an async thread;
+//! `seal` makes both files durable before the terminal state is announced.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use outpost_types::limits::OUTPUT_LOG_BYTES_MAX;
+use outpost_types::{DispatchId, EventData, EventEnvelope, Timestamp};
+use tokio::sync::watch;
+
+/// Name of the event log among the kept files.
+pub(crate) const EVENTS_FILE: &str = "events.jsonl";
+/// Name of the output log among the kept files.
+pub(crate) const OUTPUT_FILE: &str = "output.log";
+/// Largest piece a reader takes at once, bytes.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// How far the files reach, and whether they will grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Extent {
+    pub(crate) events_bytes: u64,
+    pub(crate) output_bytes: u64,
+    pub(crate) sealed: bool,
+}
+
+/// Writer's side of both files.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    dispatch: DispatchId,
+    dir: PathBuf,
+    files: Mutex<Files>,
+    extent: watch::Sender<Extent>,
+}
+
+#[derive(Debug)]
+struct Files {
+    events: File,
+    output: File,
+    next_seq: u64,
+    dropped_bytes: u64,
+}
+
+impl Journal {
+    /// Opens or makes the files in `dir`. A torn last event line (from a crash) is cut off.
+    pub(crate) fn open(dispatch: DispatchId, dir: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let append = |name| OpenOptions::new().create(true).append(true).read(true).open(dir.join(name));
+        let mut events: File = append(EVENTS_FILE)?;
+        let output: File = append(OUTPUT_FILE)?;
+        let (lines, whole_bytes) = count_lines(&mut events)?;
+        events.set_len(whole_bytes)?;
+        let extent = Extent {
+            events_bytes: whole_bytes,
+            output_bytes: output.metadata()?.len(),
+            sealed: false,
+        };
+        Ok(Self {
+            dispatch,
+            dir: dir.to_owned(),
+            files: Mutex::new(Files { events, output, next_seq: lines + 1, dropped_bytes: 0 }),
+            extent: watch::Sender::new(extent),
+        })
+    }
+
+    /// Appends one event and announces it.
+    pub(crate) fn event(&self, at: Timestamp, data: EventData) -> io::Result<u64> {
+        let mut files = self.lock();
+        let seq = files.next_seq;
+        let envelope = EventEnvelope { seq, at, dispatch_id: self.dispatch, data };
+        let mut line = serde_json::to_vec(&envelope).map_err(io::Error::other)?;
+        line.push(b'\n');
+        append_whole(&mut files.events, &line, self.extent.borrow().events_bytes)?;
+        files.next_seq += 1;
+        self.extent.send_modify(|extent| extent.events_bytes += line.len() as u64);
+        Ok(seq)
+    }
+
+    /// Appends output of the agent; beyond the bound it is counted, not kept.
+    pub(crate) fn output(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut files = self.lock();
+        let written = self.extent.borrow().output_bytes;
+        let room = OUTPUT_LOG_BYTES_MAX.saturating_sub(written);
+        let kept = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        files.dropped_bytes += (bytes.len() - kept) as u64;
+        append_whole(&mut files.output, &bytes[..kept], written)?;
+        self.extent.send_modify(|extent| extent.output_bytes += kept as u64);
+        Ok(())
+    }
+
+    /// What the last event says.
+    pub(crate) fn last_event(&self) -> Option<EventData> {
+        let end = self.extent.borrow().events_bytes;
+        let after = self.lock().next_seq.saturating_sub(2);
+        let mut reader = EventReader::open(&self.dir, after).ok()?;
+        reader.read(end).ok()?.pop().map(|event| event.data)
+    }
+
+    /// Bytes of output beyond the bound.
+    pub(crate) fn dropped_bytes(&self) -> u64 {
+        self.lock().dropped_bytes
+    }
+
+    /// Makes both files durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let files = self.lock();
+        files.events.sync_data()?;
+        files.output.sync_data()
+    }
+
+    /// Tells readers that nothing follows.
+    pub(crate) fn seal(&self) {
+        self.extent.send_modify(|extent| extent.sealed = true);
+    }
+
+    /// A reader of the files' growth.
+    pub(crate) fn watch(&self) -> watch::Receiver<Extent> {
+        self.extent.subscribe()
+    }
+
+    /// Where the files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Files> {
+        // A panic while holding it leaves whole lines in the files and counters that match them.
+        self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Appends all or nothing: what a failed write left behind is cut off again.
+fn append_whole(file: &mut File, bytes: &[u8], end: u64) -> io::Result<()> {
+    file.write_all(bytes).inspect_err(|_| {
+        if let Err(error) = file.set_len(end) {
+            tracing::error!(%error, "could not cut a torn append off");
+        }
+    })
+}
+
+fn count_lines(file: &mut File) -> io::Result<(u64, u64)> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::new(file);
+    let (mut lines, mut bytes) = (0, 0);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line)?;
+        if read == 0 || line.last() != Some(&b'\n') {
+            return Ok((lines, bytes));
+        }
+        lines += 1;
+        bytes += read as u64;
+    }
+}
+
+/// Reader's side of the event log.
+#[derive(Debug)]
+pub(crate) struct EventReader {
+    file: File,
+    position: u64,
+    after: u64,
+    rest: Vec<u8>,
+}
+
+impl EventReader {
+    /// Reads events with `seq > after` from the log in `dir`.
+    pub(crate) fn open(dir: &Path, after: u64) -> io::Result<Self> {
+        Ok(Self { file: File::open(dir.join(EVENTS_FILE))?, position: 0, after, rest: Vec::new() })
+    }
+
+    /// Whether everything up to `end` was read.
+    pub(crate) fn is_at(&self, end: u64) -> bool {
+        self.position >= end
+    }
+
+    /// The next events below `end`; empty when it is reached.
+    pub(crate) fn read(&mut self, end: u64) -> io::Result<Vec<EventEnvelope>> {
+        let mut events = Vec::new();
+        while events.is_empty() && self.position < end {
+            let piece = read_piece(&mut self.file, &mut self.position, end)?;
+            if piece.is_empty() {
+                break;
+            }
+            self.rest.extend_from_slice(&piece);
+            let Some(whole) = self.rest.iter().rposition(|byte| *byte == b'\n') else { continue };
+            let tail = self.rest.split_off(whole + 1);
+            for line in self.rest.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let event: EventEnvelope = serde_json::from_slice(line).map_err(io::Error::other)?;
+                if event.seq > self.after {
+                    events.push(event);
+                }
+            }
+            self.rest = tail;
+        }
+        Ok(events)
+    }
+}
+
+/// Reader's side of a file of bytes.
+#[derive(Debug)]
+pub(crate) struct ByteReader {
+    file: File,
+    position: u64,
+}
+
+impl ByteReader {
+    /// Reads `path` from `position` on.
+    pub(crate) fn open(path: &Path, position: u64) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(position))?;
+        Ok(Self { file, position })
+    }
+
+    /// The next piece below `end`; empty when it is reached.
+    pub(crate) fn read(&mut self, end: u64) -> io::Result<Vec<u8>> {
+        read_piece(&mut self.file, &mut self.position, end)
+    }
+}
+
+fn read_piece(file: &mut File, position: &mut u64, end: u64) -> io::Result<Vec<u8>> {
+    let wanted = usize::try_from(end.saturating_sub(*position)).unwrap_or(usize::MAX);
+    let mut piece = vec![0; wanted.min(READ_BYTES_MAX)];
+    let read = file.read(&mut piece)?;
+    piece.truncate(read);
+    *position += read as u64;
+    Ok(piece)
+}
+
+/// End of a file, at most `bytes_max`, as text; starts at a whole character.
+pub(crate) fn tail_text(path: &Path, bytes_max: usize) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes_max as u64)))?;
+    let mut bytes = Vec::with_capacity(bytes_max);
+    file.take(bytes_max as u64).read_to_end(&mut bytes)?;
+    let start = bytes.iter().take(4).position(|byte| byte & 0xC0 != 0x80).unwrap_or(0);
+    Ok(String::from_utf8_lossy(&bytes[start..]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use outpost_types::LogStreamName;
+
+    use super::*;
+
+    fn log(text: &str) -> EventData {
+        EventData::Log { stream: LogStreamName::Stdout, text: text.into() }
+    }
+
+    fn journal(dir: &Path) -> Journal {
+        Journal::open(DispatchId::from_parts(1, 1), dir).unwrap()
+    }
+
+    fn read_all(journal: &Journal, after: u64) -> Vec<u64> {
+        let mut reader = EventReader::open(journal.dir(), after).unwrap();
+        let end = journal.watch().borrow().events_bytes;
+        let mut seqs = Vec::new();
+        loop {
+            let events = reader.read(end).unwrap();
+            if events.is_empty() {
+                return seqs;
+            }
+            seqs.extend(events.iter().map(|event| event.seq));
+        }
+    }
+
+    #[test]
+    fn sequence_goes_on_after_a_reopen_and_a_torn_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = journal(dir.path());
+        first.event(Timestamp::default(), log("a\nb")).unwrap();
+        first.event(Timestamp::default(), log(&"ü".repeat(100_000))).unwrap();
+        drop(first);
+        let mut file = OpenOptions::new().append(true).open(dir.path().join(EVENTS_FILE)).unwrap();
+        file.write_all(b"{\"seq\":3,\"torn").unwrap();
+        let second = journal(dir.path());
+        assert_eq!(second.event(Timestamp::default(), log("c")).unwrap(), 3);
+        assert_eq!(read_all(&second, 0), [1, 2, 3]);
+        assert_eq!(read_all(&second, 2), [3]);
+        assert_eq!(read_all(&second, 9), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn tail_is_whole_characters() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "aüüü").unwrap();
+        assert_eq!(tail_text(&path, 5).unwrap(), "üü");
+        assert_eq!(tail_text(&path, 100).unwrap(), "aüüü");
+    }
+}

@@ -1,0 +1,27 @@
+//! The async shell around the pure core: makes its decisions durable, carries out its effects, keeps
+//! the logs, and answers callers.
+//!
+//! Stored: records, keys and audit in the store; events, output and artifacts as files below
+//! `dispatches/<id>/`. Bounded: live attempts by the limits, reports and commands of an attempt by
+//! their channels, output by `OUTPUT_LOG_BYTES_MAX`. Absent: HTTP, the sandbox, git; and taking up
+//! an attempt of a server that is gone, which this version records as lost.
+
+mod api;
+mod artifacts;
+mod attempt;
+mod audit;
+mod clock;
+mod effects;
+mod engine;
+mod journal;
+mod keys;
+mod placer;
+mod query;
+mod streams;
+mod tasks;
+
+pub use api::EngineApi;
+pub use clock::{Machine, World};
+pub use engine::{Engine, EngineConfig, OpenError};
+pub use keys::KeyRefusal;
+pub use tasks::{TaskKind, Tasks};

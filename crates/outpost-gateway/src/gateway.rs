@@ -1,0 +1,75 @@
+//! The only door out of a sandbox.
+//!
+//! An agent is pointed at the gateway with a random handle as its key. For each request the gateway checks
+//! the handle, puts the real credential of the route in its place, and streams both ways as bytes arrive.
+//! The real credential therefore never exists inside the sandbox (promise P9), and an upstream
+//! that echoes it is redacted on the way back.
+//!
+//! Bounded: connections, header and body bytes, query, idle times, events waiting to be read. Only the
+//! paths of model calls are forwarded, so a handle cannot be used to list files, keys or batches
+//! of the account behind it. Deliberately absent: metering and budgets, CONNECT and egress to other
+//! hosts (refused as `policy_denied`), following redirects, retries (the CLIs have their own).
+
+mod answer;
+mod client;
+mod event;
+mod forward;
+mod grant;
+mod provider;
+mod redact;
+mod relay;
+mod route;
+mod session;
+
+pub use event::{DenialReason, GatewayEvent};
+pub use forward::REQUEST_BODY_BYTES_MAX;
+pub use grant::{
+    AuthStyle, CREDENTIAL_BYTES_MAX, CREDENTIAL_BYTES_MIN, Credential, GatewayGrant, Handle,
+    ROUTES_MAX, Route, Upstream,
+};
+pub use provider::{
+    auth_style, base_url_variable, credential_from, default_base_url, route_from, upstream_from,
+};
+pub use session::{Gateway, GatewaySession, GatewayStats};
+
+/// Why a gateway, a grant or a route cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The system gives no randomness.
+    #[error("the system gave no random bytes for a handle: check /dev/urandom")]
+    Random,
+    /// Not a handle.
+    #[error("a gateway handle is `otph_` and 64 lower-case hex digits")]
+    NotAHandle,
+    /// Empty, short, long, or with characters a header cannot carry. The text itself is not shown.
+    #[error(
+        "the key of {provider} must be {CREDENTIAL_BYTES_MIN} to {CREDENTIAL_BYTES_MAX} visible ASCII \
+         characters: check it for spaces and line ends"
+    )]
+    BadCredential {
+        /// Whose key.
+        provider: String,
+    },
+    /// Not a usable base URL.
+    #[error("the base URL of {provider} cannot be used: {problem}")]
+    BadUpstream {
+        /// Whose URL.
+        provider: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Not a usable prefix, or used twice.
+    #[error("the route prefix `{prefix}` cannot be used: {problem}")]
+    BadPrefix {
+        /// The prefix.
+        prefix: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// No routes, or too many.
+    #[error("a grant needs 1 to {ROUTES_MAX} routes, not {0}")]
+    RouteCount(usize),
+    /// The HTTP client could not be built.
+    #[error("the client for model providers could not be set up")]
+    Client(#[source] reqwest::Error),
+}

@@ -1,0 +1,417 @@
+//! One request: check it, swap the key, pass it on, clean the answer.
+//!
+//! Bounded: query, request body, time to the head of the answer. Absent: anything the agent could steer but
+//! path, query, body and harmless headers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, request};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::answer;
+use super::client::UpstreamClient;
+use super::event::{DenialReason, Reporter};
+use super::grant::{GatewayGrant, Route};
+use super::redact::Redactor;
+use super::relay::{AnswerBody, CallReport, RequestBody, RequestTally};
+use super::route::{Verdict, judge, model_in};
+use crate::serve::{self, Body};
+
+/// Largest request body, bytes.
+pub const REQUEST_BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Longest query, bytes.
+const QUERY_BYTES_MAX: usize = 1024;
+/// Longest time from the head of a request to the head of its answer, seconds. Without streaming it
+/// includes all of the model's thinking.
+const ANSWER_HEAD_SECONDS_MAX: u64 = 900;
+
+/// Headers in which a key may arrive; none of them is passed on.
+const KEY_HEADERS: [&str; 3] = ["x-api-key", "authorization", "x-goog-api-key"];
+
+/// Request headers that are not passed on: about the connection (the length follows the body), about the way here, or a choice of whom to
+/// bill that is not the agent's.
+const REQUEST_HEADERS_DROPPED: [&str; 21] = [
+    "connection",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "content-length",
+    "upgrade",
+    "expect",
+    "host",
+    "accept-encoding",
+    "cookie",
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "openai-organization",
+    "openai-project",
+    "x-goog-user-project",
+];
+
+/// Answer headers that are not passed on: about the connection, or about the account behind the key.
+const ANSWER_HEADERS_DROPPED: [&str; 16] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "set-cookie",
+    "set-cookie2",
+    "location",
+    "alt-svc",
+    "strict-transport-security",
+    "openai-organization",
+    "openai-project",
+    "anthropic-organization-id",
+];
+
+/// Everything a connection needs to answer.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) grant: GatewayGrant,
+    pub(crate) client: UpstreamClient,
+    pub(crate) reporter: Arc<Reporter>,
+    /// Cancelled when the session ends: from then on nothing is passed on.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Door {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let began = Instant::now();
+        let (head, body) = request.into_parts();
+        match self.admit(&head) {
+            Ok((route, rest)) => self.forward(route, rest, &head, body, began).await,
+            Err(answer) => {
+                serve::drain(body).await;
+                *answer
+            }
+        }
+    }
+
+    /// The route of a request that may pass, and its path from there; else the answer it gets.
+    fn admit<'a>(
+        &'a self,
+        head: &'a request::Parts,
+    ) -> Result<(&'a Route, &'a str), Box<Response<Body>>> {
+        let path = head.uri.path();
+        let deny = |host: Option<&str>, reason| Err(Box::new(self.deny(host, path, reason)));
+        if self.stop.is_cancelled() {
+            return Err(Box::new(local(StatusCode::SERVICE_UNAVAILABLE.as_u16())));
+        }
+        if head.method == Method::CONNECT || head.uri.authority().is_some() {
+            return deny(asked_host(&head.uri).as_deref(), DenialReason::PolicyDenied);
+        }
+        let found = self.find_route(path);
+        // Grok looks at the root of whatever host it was given, whether or not a route leads there.
+        let rest = found.map_or(path, |(_, rest)| rest);
+        match (judge(&head.method, rest), found) {
+            (Verdict::Local(status), Some(_)) => Err(Box::new(local(status))),
+            (Verdict::Local(status), None) if path == "/" => Err(Box::new(local(status))),
+            (_, None) => deny(None, DenialReason::UnknownRoute),
+            (Verdict::Deny(reason), Some(_)) => deny(None, reason),
+            (Verdict::Forward, Some(_)) if !self.holds_handle(head) => {
+                deny(None, DenialReason::WrongHandle)
+            }
+            (Verdict::Forward, Some(found)) => Ok(found),
+        }
+    }
+
+    fn find_route<'a>(&'a self, path: &'a str) -> Option<(&'a Route, &'a str)> {
+        self.grant.routes.iter().find_map(|route| {
+            let rest = path.strip_prefix(route.prefix.as_str())?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((route, rest))
+        })
+    }
+
+    /// Whether any place for a key holds this attempt's handle.
+    fn holds_handle(&self, head: &request::Parts) -> bool {
+        let in_headers = KEY_HEADERS
+            .iter()
+            .flat_map(|name| head.headers.get_all(*name))
+            .any(|value| {
+                let bytes = value.as_bytes();
+                let bearer = bytes
+                    .get(..7)
+                    .filter(|start| start.eq_ignore_ascii_case(b"bearer "));
+                self.grant
+                    .handle
+                    .matches(bearer.map_or(bytes, |_| &bytes[7..]))
+            });
+        let in_query = head.uri.query().unwrap_or_default().split('&').any(|pair| {
+            pair.strip_prefix("key=")
+                .is_some_and(|key| self.grant.handle.matches(key.as_bytes()))
+        });
+        in_headers || in_query
+    }
+
+    async fn forward(
+        &self,
+        route: &Route,
+        rest: &str,
+        head: &request::Parts,
+        body: Incoming,
+        began: Instant,
+    ) -> Response<Body> {
+        let path = head.uri.path();
+        if content_length(&head.headers).is_some_and(|bytes| bytes > REQUEST_BODY_BYTES_MAX) {
+            return self.deny(None, path, DenialReason::BodyTooLarge);
+        }
+        let Some(url) = target(route, rest, head.uri.query()) else {
+            return self.deny(None, path, DenialReason::PathNotAllowed);
+        };
+        let tally = Arc::new(RequestTally::default());
+        let mut report = CallReport {
+            reporter: Arc::clone(&self.reporter),
+            provider: route.name.clone(),
+            status: StatusCode::BAD_GATEWAY.as_u16(),
+            path_model: model_in(rest).map(str::to_owned),
+            tally: Arc::clone(&tally),
+            began,
+            response_bytes: 0,
+            complete: false,
+        };
+        if route.upstream.is_https() && !self.client.https {
+            let message = "This host has no certificate authorities, so the gateway cannot reach the \
+                model provider: install the package ca-certificates and restart Outpost.";
+            return answer::problem(StatusCode::BAD_GATEWAY, "no_certificates", message);
+        }
+        let body = RequestBody {
+            inner: body,
+            tally: Arc::clone(&tally),
+            bytes_max: REQUEST_BODY_BYTES_MAX,
+        };
+        let mut call = self.client.http.request(head.method.clone(), url);
+        call = call.headers(request_headers(&head.headers, route));
+        if head.method == Method::POST {
+            call = call.body(reqwest::Body::wrap(body));
+        }
+        let limit = Duration::from_secs(ANSWER_HEAD_SECONDS_MAX);
+        match tokio::time::timeout(limit, call.send()).await {
+            Ok(Ok(response)) => self.pass_down(route, response, report),
+            Ok(Err(_)) if tally.too_large.load(Ordering::Relaxed) => {
+                report.status = StatusCode::PAYLOAD_TOO_LARGE.as_u16();
+                self.deny(None, path, DenialReason::BodyTooLarge)
+            }
+            Ok(Err(error)) => unreachable_upstream(route, error),
+            Err(_) => {
+                report.status = StatusCode::GATEWAY_TIMEOUT.as_u16();
+                let message = "The model provider did not answer in time: try again.";
+                answer::problem(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message)
+            }
+        }
+    }
+
+    fn pass_down(
+        &self,
+        route: &Route,
+        response: reqwest::Response,
+        mut report: CallReport,
+    ) -> Response<Body> {
+        let status = response.status();
+        report.status = status.as_u16();
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            tracing::warn!(
+                provider = route.name,
+                "the model provider redirects; check its base URL"
+            );
+            report.status = StatusCode::BAD_GATEWAY.as_u16();
+            let message = "The model provider redirects to another address, which the gateway does not \
+                follow: ask the operator to correct its base URL.";
+            return answer::problem(StatusCode::BAD_GATEWAY, "upstream_redirect", message);
+        }
+        let encoding = response.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|value| value != "identity") {
+            // Compressed bytes cannot be searched for the key; no encoding was asked for.
+            report.status = StatusCode::BAD_GATEWAY.as_u16();
+            let message = "The model provider sent a compressed answer that was not asked for.";
+            return answer::problem(StatusCode::BAD_GATEWAY, "upstream_encoding", message);
+        }
+        let redactor = Redactor::new(route.credential.expose());
+        let headers = answer_headers(response.headers(), &redactor);
+        let inner = reqwest::Body::from(response);
+        let mut answer = Response::new(AnswerBody::new(inner, redactor, report).boxed_unsync());
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        answer
+    }
+
+    fn deny(&self, host: Option<&str>, path: &str, reason: DenialReason) -> Response<Body> {
+        self.reporter.denied(host, path, reason);
+        let (status, message) = match reason {
+            DenialReason::WrongHandle => (
+                StatusCode::UNAUTHORIZED,
+                "This key is not the gateway handle of this run: use the key the agent was started with.",
+            ),
+            DenialReason::UnknownRoute => (
+                StatusCode::NOT_FOUND,
+                "The gateway has no such route: use the base URL the agent was started with.",
+            ),
+            DenialReason::PathNotAllowed => (
+                StatusCode::FORBIDDEN,
+                "The gateway passes on calls of models only; this path is not one.",
+            ),
+            DenialReason::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "The gateway does not pass on this method for this path.",
+            ),
+            DenialReason::PolicyDenied => (
+                StatusCode::FORBIDDEN,
+                "The network policy of this run does not allow this host: only the model provider can be \
+                 reached.",
+            ),
+            DenialReason::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The request body is over 64 MiB: send less at once.",
+            ),
+        };
+        answer::problem(status, reason.as_str(), message)
+    }
+}
+
+fn local(status: u16) -> Response<Body> {
+    answer::empty(StatusCode::from_u16(status).unwrap_or(StatusCode::NOT_FOUND))
+}
+
+fn unreachable_upstream(route: &Route, error: reqwest::Error) -> Response<Body> {
+    let error = error.without_url();
+    let timeout = error.is_timeout();
+    tracing::warn!(provider = route.name, error = ?error, "a model provider could not be reached");
+    let what = if timeout {
+        "did not accept a connection in time"
+    } else {
+        "could not be reached"
+    };
+    let message = format!(
+        "The model provider {} {what}: check the network of the Outpost host and the provider's base URL.",
+        route.name
+    );
+    answer::problem(StatusCode::BAD_GATEWAY, "upstream_unreachable", &message)
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// Host and port without a user name or password.
+fn asked_host(uri: &http::Uri) -> Option<String> {
+    let host = uri.host()?;
+    Some(match uri.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    })
+}
+
+/// Where to send the call; `None` when the query is too long.
+fn target(route: &Route, rest: &str, query: Option<&str>) -> Option<Url> {
+    let query = query_without_key(query).ok()?;
+    route.upstream.join(rest, query.as_deref()).ok()
+}
+
+#[derive(Debug)]
+struct QueryTooLong;
+
+/// The query without `key=`, in which Google's clients may send the handle.
+fn query_without_key(query: Option<&str>) -> Result<Option<String>, QueryTooLong> {
+    let Some(query) = query else {
+        return Ok(None);
+    };
+    if query.len() > QUERY_BYTES_MAX {
+        return Err(QueryTooLong);
+    }
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| !pair.starts_with("key="))
+        .collect();
+    let kept = kept.join("&");
+    Ok((!kept.is_empty()).then_some(kept))
+}
+
+fn request_headers(from: &HeaderMap, route: &Route) -> HeaderMap {
+    let mut headers = kept_headers(from, &REQUEST_HEADERS_DROPPED);
+    for name in KEY_HEADERS {
+        headers.remove(name);
+    }
+    // Plain bytes, so that an echoed key can be found.
+    headers.insert(
+        header::ACCEPT_ENCODING,
+        HeaderValue::from_static("identity"),
+    );
+    if let (name, Some(value)) = route.auth_header() {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    headers
+}
+
+fn answer_headers(from: &HeaderMap, redactor: &Redactor) -> HeaderMap {
+    let mut headers = kept_headers(from, &ANSWER_HEADERS_DROPPED);
+    for value in headers.values_mut() {
+        if let Some(masked) = redactor.text(value.as_bytes()) {
+            *value = HeaderValue::from_bytes(&masked)
+                .unwrap_or_else(|_| HeaderValue::from_static("redacted"));
+        }
+    }
+    headers
+}
+
+/// All headers but the dropped ones and those that `Connection` names.
+fn kept_headers(from: &HeaderMap, dropped: &[&str]) -> HeaderMap {
+    let mut headers = from.clone();
+    for value in from.get_all(header::CONNECTION) {
+        for name in value.to_str().unwrap_or_default().split(',') {
+            headers.remove(name.trim());
+        }
+    }
+    for name in dropped {
+        headers.remove(*name);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_leaves_the_query() {
+        let kept = |query| query_without_key(Some(query)).ok().flatten();
+        assert_eq!(kept("alt=sse&key=otph_1").as_deref(), Some("alt=sse"));
+        assert_eq!(kept("key=otph_1"), None);
+        assert_eq!(kept("beta=true").as_deref(), Some("beta=true"));
+        assert!(query_without_key(Some(&"x".repeat(QUERY_BYTES_MAX + 1))).is_err());
+    }
+
+    #[test]
+    fn headers_named_by_connection_are_dropped() {
+        let mut from = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "x-secret, close"),
+            ("x-secret", "1"),
+            ("x-kept", "1"),
+        ] {
+            from.append(name, HeaderValue::from_static(value));
+        }
+        let kept = kept_headers(&from, &REQUEST_HEADERS_DROPPED);
+        assert_eq!(kept.len(), 1);
+        assert!(kept.contains_key("x-kept"));
+    }
+}

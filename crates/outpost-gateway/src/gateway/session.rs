@@ -1,0 +1,118 @@
+//! A gateway that is open for one attempt.
+//!
+//! Bounded: connections at once; more wait. The session ends with its value: the listener closes, every
+//! connection is dropped, and the handle is worth nothing from then on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::GatewayError;
+use super::client::UpstreamClient;
+use super::event::{GatewayEvent, Reporter};
+use super::forward::Door;
+use super::grant::GatewayGrant;
+use crate::serve;
+
+/// Most connections of one attempt at once.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Opens sessions; one for the whole server, as its connections to the providers are shared.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    client: UpstreamClient,
+}
+
+/// Counts of a session so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatewayStats {
+    /// Calls passed on.
+    pub calls: u64,
+    /// Requests refused.
+    pub denials: u64,
+    /// Events that found the channel full.
+    pub events_dropped: u64,
+}
+
+/// An open gateway. Dropping it closes it.
+#[derive(Debug)]
+pub struct GatewaySession {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    reporter: Arc<Reporter>,
+}
+
+impl Gateway {
+    /// Sets up the client for the providers, with ring as the process's TLS provider if none is installed.
+    ///
+    /// # Errors
+    /// [`GatewayError::Client`] when TLS cannot be set up.
+    pub fn new() -> Result<Self, GatewayError> {
+        Ok(Self {
+            client: UpstreamClient::new()?,
+        })
+    }
+
+    /// Serves one attempt on `listener`, which was created inside its sandbox. Must be called within a tokio
+    /// runtime. The events end when the session and its last connection have ended.
+    #[must_use]
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        grant: GatewayGrant,
+    ) -> (GatewaySession, mpsc::Receiver<GatewayEvent>) {
+        let (reporter, events) = Reporter::new();
+        let stop = CancellationToken::new();
+        let door = Arc::new(Door {
+            grant,
+            client: self.client.clone(),
+            reporter: Arc::clone(&reporter),
+            stop: stop.clone(),
+        });
+        let task = tokio::spawn(serve::run(
+            listener,
+            CONNECTIONS_MAX,
+            stop.clone(),
+            move |request| {
+                let door = Arc::clone(&door);
+                async move { door.answer(request).await }
+            },
+        ));
+        (
+            GatewaySession {
+                stop,
+                task,
+                reporter,
+            },
+            events,
+        )
+    }
+}
+
+impl GatewaySession {
+    /// Counts so far.
+    #[must_use]
+    pub fn stats(&self) -> GatewayStats {
+        GatewayStats {
+            calls: self.reporter.calls.load(Ordering::Relaxed),
+            denials: self.reporter.denials.load(Ordering::Relaxed),
+            events_dropped: self.reporter.dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Closes the listener and all connections, and waits until they are gone.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for GatewaySession {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

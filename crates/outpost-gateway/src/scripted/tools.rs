@@ -1,0 +1,318 @@
+//! Maps a script's actions to calls of the tools a CLI offers.
+//!
+//! The CLI's own file tools are preferred, because that is what a model uses; everything else is done by
+//! its shell tool. Absent: tools that need several calls for one action.
+
+use serde_json::{Map, Value, json};
+
+use super::conversation::{Conversation, Tool};
+use super::fill;
+use super::script::Action;
+
+/// Longest wait for a command before Codex turns it into a background session, milliseconds; it allows
+/// no more than this.
+const CODEX_WAIT_MS: u64 = 30_000;
+/// Longest description of a step, characters.
+const LABEL_CHARS_MAX: usize = 60;
+
+/// A call of a tool.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ToolCall {
+    /// With JSON arguments.
+    Function { name: String, arguments: Value },
+    /// With free text (Codex).
+    Custom { name: String, input: String },
+}
+
+impl ToolCall {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Function { name, .. } | Self::Custom { name, .. } => name,
+        }
+    }
+
+    /// The arguments as they travel.
+    pub(crate) fn input(&self) -> String {
+        match self {
+            Self::Function { arguments, .. } => arguments.to_string(),
+            Self::Custom { input, .. } => input.clone(),
+        }
+    }
+}
+
+const SHELLS: [&str; 8] = [
+    "Bash",
+    "exec_command",
+    "run_terminal_command",
+    "run_shell_command",
+    "shell_command",
+    "shell",
+    "bash",
+    "run_terminal_cmd",
+];
+const WRITERS: [&str; 4] = ["Write", "write_file", "write", "create_file"];
+const EDITORS: [&str; 4] = ["Edit", "replace", "search_replace", "edit_file"];
+const READERS: [&str; 2] = ["Read", "read_file"];
+const PATH_PARAMETERS: [&str; 4] = ["file_path", "target_file", "path", "absolute_path"];
+
+/// The call that carries out the action; `None` when the CLI offers nothing that could.
+pub(crate) fn call(action: &Action, conversation: &Conversation) -> Option<ToolCall> {
+    native(action, conversation).or_else(|| shell(&command(action), conversation))
+}
+
+/// Whether the CLI offers a tool that can carry out actions at all.
+pub(crate) fn able(conversation: &Conversation) -> bool {
+    shell("true", conversation).is_some()
+        || find(conversation, &WRITERS).is_some()
+        || find(conversation, &EDITORS).is_some()
+}
+
+/// Whether an edit of a file must be preceded by reading it with the CLI's own tool (Claude Code).
+pub(crate) fn must_read_first(conversation: &Conversation) -> bool {
+    find(conversation, &["Edit"]).is_some() && find(conversation, &["Read"]).is_some()
+}
+
+fn find<'a>(conversation: &'a Conversation, names: &[&str]) -> Option<&'a Tool> {
+    names.iter().find_map(|name| {
+        conversation
+            .tools
+            .iter()
+            .find(|tool| tool.name == *name && !tool.custom)
+    })
+}
+
+fn find_custom<'a>(conversation: &'a Conversation, name: &str) -> Option<&'a Tool> {
+    conversation
+        .tools
+        .iter()
+        .find(|tool| tool.name == name && tool.custom)
+}
+
+fn declares(tool: &Tool, parameter: &str) -> bool {
+    tool.schema
+        .pointer("/properties")
+        .is_some_and(|list| list.get(parameter).is_some())
+}
+
+fn native(action: &Action, conversation: &Conversation) -> Option<ToolCall> {
+    let label = label(action);
+    let (names, path, texts): (&[&str], &str, &[(&str, &str)]) = match action {
+        Action::Run(_) => return None,
+        Action::Read(path) => (&READERS, path, &[]),
+        Action::Write { path, content } => {
+            if let Some(patch) = patch(path, content)
+                && let Some(call) = apply_patch(patch, conversation)
+            {
+                return Some(call);
+            }
+            (&WRITERS, path, &[("content", content)])
+        }
+        Action::Edit { path, old, new } => {
+            (&EDITORS, path, &[("old_string", old), ("new_string", new)])
+        }
+    };
+    let tool = find(conversation, names)?;
+    let parameter = PATH_PARAMETERS
+        .into_iter()
+        .find(|name| declares(tool, name))?;
+    if !texts.iter().all(|(name, _)| declares(tool, name)) {
+        return None;
+    }
+    // File tools want absolute paths, or take the path from wherever they stand.
+    let directory = conversation.directory.as_deref()?;
+    let mut arguments = Map::new();
+    arguments.insert(parameter.to_owned(), json!(format!("{directory}/{path}")));
+    for (name, text) in texts {
+        arguments.insert((*name).to_owned(), json!(text));
+    }
+    Some(complete(tool, arguments, &label))
+}
+
+/// Adds what the tool insists on and the script does not know.
+fn complete(tool: &Tool, mut arguments: Map<String, Value>, label: &str) -> ToolCall {
+    let required = tool.schema.get("required").and_then(Value::as_array);
+    for name in required.into_iter().flatten().filter_map(Value::as_str) {
+        if !arguments.contains_key(name) {
+            let pointer = tool
+                .schema
+                .pointer("/properties")
+                .and_then(|list| list.get(name));
+            let value = fill::value(pointer.unwrap_or(&Value::Null), label);
+            arguments.insert(name.to_owned(), value);
+        }
+    }
+    ToolCall::Function {
+        name: tool.name.clone(),
+        arguments: Value::Object(arguments),
+    }
+}
+
+fn shell(command: &str, conversation: &Conversation) -> Option<ToolCall> {
+    if let Some(tool) = find(conversation, &SHELLS) {
+        let parameter = if declares(tool, "cmd") {
+            "cmd"
+        } else {
+            "command"
+        };
+        let kind = tool
+            .schema
+            .pointer(&format!("/properties/{parameter}/type"));
+        let value = if kind == Some(&json!("array")) {
+            json!(["bash", "-c", command])
+        } else {
+            json!(command)
+        };
+        let mut arguments = Map::new();
+        arguments.insert(parameter.to_owned(), value);
+        if declares(tool, "description") {
+            arguments.insert("description".to_owned(), json!(shorten(command)));
+        }
+        if declares(tool, "yield_time_ms") {
+            arguments.insert("yield_time_ms".to_owned(), json!(CODEX_WAIT_MS));
+        }
+        return Some(complete(tool, arguments, &shorten(command)));
+    }
+    // Codex in code mode: one tool that runs JavaScript, in which the others are functions.
+    let tool = find_custom(conversation, "exec")?;
+    let arguments = json!({"cmd": command, "yield_time_ms": CODEX_WAIT_MS});
+    Some(ToolCall::Custom {
+        name: tool.name.clone(),
+        input: format!("const r = await tools.exec_command({arguments}); text(JSON.stringify(r));"),
+    })
+}
+
+fn apply_patch(patch: String, conversation: &Conversation) -> Option<ToolCall> {
+    if let Some(tool) = find_custom(conversation, "apply_patch") {
+        return Some(ToolCall::Custom {
+            name: tool.name.clone(),
+            input: patch,
+        });
+    }
+    let tool = find_custom(conversation, "exec")?;
+    if !tool.description.contains("apply_patch") {
+        return None;
+    }
+    let patch = json!(patch);
+    Some(ToolCall::Custom {
+        name: tool.name.clone(),
+        input: format!("const r = await tools.apply_patch({patch}); text(JSON.stringify(r));"),
+    })
+}
+
+/// A patch in Codex's format that makes the file; `None` if the format cannot say this content.
+fn patch(path: &str, content: &str) -> Option<String> {
+    let body = content.strip_suffix('\n')?;
+    if content.contains('\r') {
+        return None;
+    }
+    let mut patch = format!("*** Begin Patch\n*** Add File: {path}\n");
+    for line in body.split('\n') {
+        patch.push('+');
+        patch.push_str(line);
+        patch.push('\n');
+    }
+    patch.push_str("*** End Patch\n");
+    Some(patch)
+}
+
+/// The action as a POSIX shell command, exact to the byte.
+pub(crate) fn command(action: &Action) -> String {
+    match action {
+        Action::Run(command) => command.clone(),
+        Action::Read(path) => format!("cat -- {}", quote(path)),
+        Action::Write { path, content } => {
+            let parent = match path.rsplit_once('/') {
+                Some((parent, _)) => format!("mkdir -p -- {} && ", quote(parent)),
+                None => String::new(),
+            };
+            format!("{parent}printf %s {} > {}", quote(content), quote(path))
+        }
+        // The trailing x keeps newlines at the end of the file, which $( ) would take away.
+        Action::Edit { path, old, new } => format!(
+            "f={}; old={}; new={}; c=$(cat -- \"$f\"; printf x); c=${{c%x}}; case $c in \
+             *\"$old\"*) printf %s \"${{c%%\"$old\"*}}$new${{c#*\"$old\"}}\" > \"$f\";; \
+             *) echo \"the text to replace is not in $f\" >&2; exit 1;; esac",
+            quote(path),
+            quote(old),
+            quote(new)
+        ),
+    }
+}
+
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn label(action: &Action) -> String {
+    match action {
+        Action::Run(command) => shorten(command),
+        Action::Read(path) => shorten(&format!("Read {path}")),
+        Action::Write { path, .. } => shorten(&format!("Write {path}")),
+        Action::Edit { path, .. } => shorten(&format!("Edit {path}")),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(LABEL_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn sh(directory: &std::path::Path, action: &Action) -> bool {
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(command(action))
+            .current_dir(directory)
+            .output();
+        output.unwrap().status.success()
+    }
+
+    #[test]
+    fn shell_commands_are_exact() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let texts = [
+            "",
+            "plain\n",
+            "no newline at the end",
+            "it's \"quoted\" $HOME `id` \\n %s *\n\n\n",
+            "ünïcode ✓\ttab\r\n",
+        ];
+        for text in texts {
+            let write = Action::Write {
+                path: "a/b c.txt".into(),
+                content: text.into(),
+            };
+            assert!(sh(directory, &write));
+            let read = std::fs::read_to_string(directory.join("a/b c.txt")).unwrap();
+            assert_eq!(read, text);
+        }
+        let write = Action::Write {
+            path: "e".into(),
+            content: "one $x two\n two\n\n".into(),
+        };
+        assert!(sh(directory, &write));
+        let edit = |old: &str| Action::Edit {
+            path: "e".into(),
+            old: old.into(),
+            new: "it's * 'new'".into(),
+        };
+        assert!(sh(directory, &edit("$x two\n")));
+        let read = std::fs::read_to_string(directory.join("e")).unwrap();
+        assert_eq!(read, "one it's * 'new' two\n\n");
+        assert!(!sh(directory, &edit("absent")));
+    }
+
+    #[test]
+    fn a_patch_adds_every_line() {
+        assert_eq!(
+            patch("a.txt", "x\n\ny\n").unwrap(),
+            "*** Begin Patch\n*** Add File: a.txt\n+x\n+\n+y\n*** End Patch\n"
+        );
+        assert_eq!(patch("a.txt", "no newline"), None);
+    }
+}

@@ -1,0 +1,20 @@
+//! One attempt, from assignment to report: workspace → task.md and context.json → sandbox → agent →
+//! events → diff, output, artifacts.
+//!
+//! A runner decides nothing about a dispatch. It carries out one attempt, tells what happens in
+//! order, and leaves nothing behind. Bounded: reports and commands that wait, lines, tails of
+//! output, the time of every step after the agent's end. Absent: records, retries, budgets.
+
+mod attempt;
+pub mod install;
+mod lines;
+mod local;
+mod models;
+mod provision;
+mod runner;
+mod side;
+mod watch;
+
+pub use local::{LocalRunner, LocalRunnerConfig};
+pub use models::Models;
+pub use runner::{Assignment, COMMANDS_MAX, Command, Outcome, REPORTS_MAX, Report, Runner};

@@ -1,0 +1,82 @@
+//! Cuts a stream of bytes into lines. A line over the bound comes in pieces, so that an agent that
+//! never ends its line cannot fill our memory.
+
+use outpost_types::limits::LINE_BYTES_MAX;
+
+/// What is left of a line that has not ended yet.
+#[derive(Debug, Default)]
+pub(crate) struct LineCutter {
+    rest: Vec<u8>,
+}
+
+impl LineCutter {
+    /// Takes the next bytes and returns the lines that ended, without their ends, as text (bytes
+    /// that are no UTF-8 are replaced).
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            self.append(text, &mut lines);
+            if ended {
+                lines.push(self.take());
+            }
+        }
+        lines
+    }
+
+    /// The last line, if it did not end.
+    pub(crate) fn finish(&mut self) -> Option<String> {
+        (!self.rest.is_empty()).then(|| self.take())
+    }
+
+    fn append(&mut self, mut text: &[u8], lines: &mut Vec<String>) {
+        while self.rest.len() + text.len() > LINE_BYTES_MAX {
+            let (head, tail) = text.split_at(LINE_BYTES_MAX - self.rest.len());
+            self.rest.extend_from_slice(head);
+            lines.push(self.take());
+            text = tail;
+        }
+        self.rest.extend_from_slice(text);
+    }
+
+    fn take(&mut self) -> String {
+        let mut line = std::mem::take(&mut self.rest);
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        match String::from_utf8(line) {
+            Ok(line) => line,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_may_come_in_any_pieces() {
+        let text = "one\r\ntwü\n\nthree";
+        for size in 1..text.len() {
+            let mut cutter = LineCutter::default();
+            let mut lines: Vec<String> = Vec::new();
+            for piece in text.as_bytes().chunks(size) {
+                lines.extend(cutter.push(piece));
+            }
+            lines.extend(cutter.finish());
+            assert_eq!(lines, ["one", "twü", "", "three"], "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_cut() {
+        let mut cutter = LineCutter::default();
+        let lines = cutter.push(&vec![b'x'; LINE_BYTES_MAX * 2 + 5]);
+        assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES_MAX; 2]);
+        assert_eq!(cutter.finish().map(|line| line.len()), Some(5));
+    }
+}

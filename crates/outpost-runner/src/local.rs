@@ -1,0 +1,184 @@
+//! The local fleet: every attempt in a Linux sandbox of this host.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use outpost_agents::{Agent, Installed, Registry};
+use outpost_core::AgentDefaults;
+use outpost_gateway::gateway::Gateway;
+use outpost_sandbox::{Reattached, Sandbox};
+use outpost_types::{
+    AgentAvailability, AgentView, ApiError, AttemptId, DispatchRequest, ErrorCode,
+};
+use outpost_workspace::{SourceError, Workspaces};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::attempt::Attempt;
+use crate::models::Models;
+use crate::runner::{Assignment, Command, Report, Runner};
+
+/// What a local fleet is made of.
+#[derive(Debug)]
+pub struct LocalRunnerConfig {
+    /// Directories of live attempts; emptied at start.
+    pub attempts_dir: PathBuf,
+    /// Where agent CLIs are installed.
+    pub agents_dir: PathBuf,
+}
+
+/// The local fleet.
+#[derive(Debug, Clone)]
+pub struct LocalRunner {
+    pub(crate) parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) config: LocalRunnerConfig,
+    pub(crate) registry: Registry,
+    pub(crate) models: Models,
+    pub(crate) sandbox: Arc<dyn Sandbox>,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) gateway: Gateway,
+}
+
+impl LocalRunner {
+    /// A fleet of these parts.
+    #[must_use]
+    pub fn new(
+        config: LocalRunnerConfig,
+        registry: Registry,
+        models: Models,
+        sandbox: Arc<dyn Sandbox>,
+        workspaces: Workspaces,
+        gateway: Gateway,
+    ) -> Self {
+        let parts = Parts { config, registry, models, sandbox, workspaces, gateway };
+        Self { parts: Arc::new(parts) }
+    }
+}
+
+impl Parts {
+    /// Removes a directory of an attempt.
+    pub(crate) async fn remove_dir(&self, dir: &Path) {
+        if let Err(error) = self.workspaces.remove(dir).await {
+            warn!(%error, dir = %dir.display(), "a directory of an attempt is left behind");
+        }
+    }
+
+    /// Why the agent cannot run here.
+    fn obstacle(&self, agent: &dyn Agent, model_id: &str) -> Option<String> {
+        if let Err(unavailable) = Installed::load(&self.config.agents_dir, agent) {
+            return Some(unavailable.reason);
+        }
+        let provider = agent.provider(model_id)?;
+        self.models.route(provider).err()
+    }
+}
+
+#[async_trait]
+impl Runner for LocalRunner {
+    fn fleet(&self) -> &'static str {
+        "local"
+    }
+
+    fn scripted_model(&self) -> bool {
+        self.parts.models.is_scripted()
+    }
+
+    fn agents(&self) -> Vec<AgentView> {
+        let view = |agent: &Arc<dyn Agent>| {
+            let profile = agent.profile();
+            let reason = self.parts.obstacle(agent.as_ref(), &profile.default_model);
+            AgentView {
+                agent: profile.id.to_string(),
+                default_model_id: profile.default_model.clone(),
+                tier: profile.tier,
+                resources: profile.tier.resources(),
+                concurrency_max: profile.concurrency_max,
+                running: 0,
+                pinned_version: profile.version.clone().unwrap_or_default(),
+                availability: AgentAvailability { available: reason.is_none(), reason },
+            }
+        };
+        self.parts.registry.iter().map(view).collect()
+    }
+
+    fn admit(&self, request: &DispatchRequest) -> Result<AgentDefaults, ApiError> {
+        let parts = &self.parts;
+        let agent = request.agent.parse().ok().and_then(|id| parts.registry.get(&id));
+        let Some(agent) = agent else {
+            let known: Vec<_> =
+                parts.registry.iter().map(|agent| agent.profile().id.to_string()).collect();
+            let message = format!("There is no such agent; known are {}.", known.join(", "));
+            return Err(ApiError::field("agent", message));
+        };
+        let profile = agent.profile();
+        let model_id = request.model_id.as_deref().unwrap_or(&profile.default_model);
+        if let Some(reason) = parts.obstacle(agent.as_ref(), model_id) {
+            let message = format!("The agent cannot run here: {reason}.");
+            return Err(ApiError::new(ErrorCode::AgentUnavailable, message)
+                .with_hint("GET /fleet lists the agents that can."));
+        }
+        if let Some(repo) = &request.repo {
+            parts.workspaces.parse_source(repo).map_err(|error| repo_error(&error))?;
+        }
+        Ok(AgentDefaults {
+            agent: profile.id.clone(),
+            model_id: profile.default_model.clone(),
+            tier: profile.tier,
+        })
+    }
+
+    async fn run(
+        &self,
+        assignment: Assignment,
+        commands: mpsc::Receiver<Command>,
+        reports: mpsc::Sender<Report>,
+    ) {
+        Attempt::new(Arc::clone(&self.parts), assignment, commands, reports).run().await;
+    }
+
+    async fn sweep(&self, live: &BTreeSet<AttemptId>) {
+        let is_live = |name: &str| live.iter().any(|attempt| name == attempt.to_string());
+        match self.parts.sandbox.reattach().await {
+            Ok(found) => {
+                for sandbox in found {
+                    remove_stray(sandbox, &is_live).await;
+                }
+            }
+            Err(error) => warn!(%error, "the sandboxes of an earlier server cannot be listed"),
+        }
+        let Ok(entries) = std::fs::read_dir(&self.parts.config.attempts_dir) else { return };
+        for entry in entries.flatten() {
+            if !entry.file_name().to_str().is_some_and(is_live) {
+                self.parts.remove_dir(&entry.path()).await;
+            }
+        }
+    }
+}
+
+fn repo_error(error: &SourceError) -> ApiError {
+    let code = match error {
+        SourceError::LocalRefused | SourceError::PrivateHost(_) => ErrorCode::RepoNotAllowed,
+        _ => ErrorCode::InvalidField,
+    };
+    ApiError { field: Some("repo".to_owned()), ..ApiError::new(code, error.to_string()) }
+}
+
+/// Ends a sandbox that no live attempt owns. Its name is the attempt's, or begins with it.
+async fn remove_stray(sandbox: Reattached, is_live: &(dyn Fn(&str) -> bool + Sync)) {
+    match sandbox {
+        Reattached::Parked(parked) => drop(parked),
+        Reattached::Running(running) if is_live(running.id()) => {}
+        Reattached::Running(running) => {
+            let id = running.id().to_owned();
+            if let Err(error) = running.release().await {
+                warn!(%error, %id, "a sandbox of an earlier server could not be removed");
+            }
+        }
+    }
+}

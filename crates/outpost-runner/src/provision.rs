@@ -1,0 +1,318 @@
+//! Everything up to the start of the agent's process.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use outpost_agents::{
+    Agent, AgentError, Installed, Invocation, OutputParser, RunSpec, TrackedFile, Unavailable,
+};
+use outpost_core::PreparedFacts;
+use outpost_gateway::gateway::{
+    GatewayError, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
+};
+use outpost_sandbox::{
+    Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError, SandboxSpec,
+};
+use outpost_types::limits::STOP_GRACE_SECONDS;
+use outpost_types::{Failure, FailureCode, Isolation, PhaseTimings, Tier};
+use outpost_workspace::{PrepareError, PrepareRequest, Prepared, SourceError};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::attempt::millis_since;
+use crate::local::Parts;
+use crate::runner::Assignment;
+
+/// Where the agent's home is inside.
+const HOME_INSIDE: &str = "/home/agent";
+/// Where the gateway listens inside. The network is the sandbox's own, so the port is always free.
+const GATEWAY_PORT: u16 = 8_787;
+/// Search path inside.
+const PATH_INSIDE: &str = "/usr/local/bin:/usr/bin:/bin";
+/// What the launcher's own clock grants beyond timeout and grace, seconds, before it kills.
+const BACKSTOP_SECONDS: u64 = 60;
+/// Most processes and threads of a sandbox.
+const PIDS_MAX: u32 = 1_024;
+
+/// An agent that was started.
+pub(crate) struct Ready {
+    pub(crate) facts: PreparedFacts,
+    pub(crate) prepared: Prepared,
+    pub(crate) agent: Arc<dyn Agent>,
+    pub(crate) parser: Box<dyn OutputParser>,
+    pub(crate) running: Box<dyn RunningSandbox>,
+    pub(crate) session: Option<(GatewaySession, mpsc::Receiver<GatewayEvent>)>,
+}
+
+/// Why there is no agent running.
+#[derive(Debug, Error)]
+pub(crate) enum ProvisionError {
+    /// Somebody wants it to end.
+    #[error("It was told to end before the agent started.")]
+    Aborted,
+    /// The agent is not what it was when the dispatch was accepted.
+    #[error("The agent cannot run here: {0}.")]
+    Unavailable(String),
+    /// The repository is not one any more.
+    #[error("{0}")]
+    Source(#[from] SourceError),
+    /// No repository, no branch, no room.
+    #[error("The workspace could not be made: {0}")]
+    Workspace(#[from] PrepareError),
+    /// The agent cannot take this task.
+    #[error("The agent cannot take this task: {0}")]
+    Agent(#[from] AgentError),
+    /// The gateway could not be opened.
+    #[error("The gateway could not be opened: {0}")]
+    Gateway(#[from] GatewayError),
+    /// The sandbox could not be made.
+    #[error("The sandbox could not be made: {0}")]
+    Sandbox(#[from] SandboxError),
+    /// A file could not be written.
+    #[error("A file of the attempt could not be written; check the data directory's free space.")]
+    Io(#[from] io::Error),
+}
+
+impl From<Unavailable> for ProvisionError {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Unavailable(unavailable.reason)
+    }
+}
+
+impl ProvisionError {
+    /// Another try may help.
+    pub(crate) fn retry(&self) -> bool {
+        match self {
+            Self::Workspace(error) => error.retry(),
+            Self::Sandbox(error) => matches!(
+                error,
+                SandboxError::Full { .. } | SandboxError::LauncherLost | SandboxError::Io(_)
+            ),
+            Self::Io(_) => true,
+            Self::Aborted | Self::Source(_) | Self::Unavailable(_) | Self::Agent(_) | Self::Gateway(_) => false,
+        }
+    }
+
+    pub(crate) fn into_failure(self) -> Failure {
+        let failure = Failure::new(FailureCode::Provisioning, self.to_string());
+        match self {
+            Self::Workspace(error) => match error.hint() {
+                Some(hint) => failure.with_hint(hint),
+                None => failure,
+            },
+            _ => failure,
+        }
+    }
+}
+
+/// Makes workspace, sandbox and gateway, and starts the agent.
+pub(crate) async fn provision(
+    parts: &Parts,
+    assignment: &Assignment,
+    dir: &Path,
+) -> Result<Ready, ProvisionError> {
+    let spec = &assignment.spec;
+    let agent = parts.registry.get(&spec.agent);
+    let agent = agent.ok_or_else(|| ProvisionError::Unavailable("it is not declared".into()))?;
+    let installed = Installed::load(&parts.config.agents_dir, agent.as_ref())?;
+    let route = match agent.provider(&spec.model_id) {
+        Some(provider) => {
+            let route = parts.models.route(provider).map_err(ProvisionError::Unavailable)?;
+            Some(route.clone())
+        }
+        None => None,
+    };
+    let prepared = prepare_workspace(parts, assignment, dir).await?;
+    let handle = Handle::generate()?;
+    let run = run_spec(assignment, &prepared, &handle);
+    let invocation = agent.invocation(&run, &installed)?;
+    let began = Instant::now();
+    let mut parked = make_sandbox(parts, assignment, &invocation, &prepared).await?;
+    let sandbox_millis = millis_since(began);
+    let isolation = isolation_of(parked.as_ref());
+    let session = open_gateway(parts, parked.as_mut(), handle, route)?;
+    let payload = payload_of(invocation, &spec.task, &run.workdir);
+    let parser = agent.parser();
+    let running = parked.start(payload).await?;
+    let facts = PreparedFacts {
+        branch: prepared.branch.clone(),
+        base_commit: Some(prepared.base_commit.clone()),
+        isolation: Some(isolation),
+        timings: PhaseTimings {
+            fetch_millis: Some(prepared.fetch_millis),
+            checkout_millis: Some(prepared.checkout_millis),
+            sandbox_millis: Some(sandbox_millis),
+            ..PhaseTimings::default()
+        },
+    };
+    Ok(Ready { facts, prepared, agent: Arc::clone(agent), parser, running, session })
+}
+
+async fn prepare_workspace(
+    parts: &Parts,
+    assignment: &Assignment,
+    dir: &Path,
+) -> Result<Prepared, ProvisionError> {
+    let spec = &assignment.spec;
+    let source = match &spec.repo {
+        Some(repo) => Some(parts.workspaces.parse_source(repo)?),
+        None => None,
+    };
+    let request = PrepareRequest {
+        tenant: assignment.tenant.to_string(),
+        source,
+        branch: spec.branch.clone(),
+        dir: dir.to_owned(),
+        inside: PathBuf::from(format!("/workspace/{}", assignment.attempt.dispatch)),
+        owner: owner(parts).await?,
+        task: spec.task.clone(),
+    };
+    // On the heap: it is by far the largest part of an attempt's future.
+    Ok(Box::pin(parts.workspaces.prepare(request)).await?)
+}
+
+/// Who owns what the agent writes; `None` where this process cannot give files away.
+async fn owner(parts: &Parts) -> Result<Option<(u32, u32)>, SandboxError> {
+    let owner = parts.sandbox.payload_owner().await?;
+    Ok(rustix::process::geteuid().is_root().then_some((owner.uid, owner.gid)))
+}
+
+/// Limits of a tier, as the sandbox wants them.
+pub(crate) fn limits_of(tier: Tier, seconds_max: u64) -> Limits {
+    let resources = tier.resources();
+    Limits {
+        cpu_millis: resources.cpu_millis,
+        memory_bytes: resources.memory_bytes,
+        pids_max: PIDS_MAX,
+        home_bytes: resources.memory_bytes / 2,
+        tmp_bytes: resources.memory_bytes / 2,
+        wall_seconds: u32::try_from(seconds_max + BACKSTOP_SECONDS).ok(),
+        ..Limits::default()
+    }
+}
+
+async fn make_sandbox(
+    parts: &Parts,
+    assignment: &Assignment,
+    invocation: &Invocation,
+    prepared: &Prepared,
+) -> Result<Box<dyn ParkedSandbox>, ProvisionError> {
+    let home = prepared.attempt_dir.join("home");
+    make_dir(&home, 0o700, prepared.owner)?;
+    write_home(&home, invocation, prepared.owner)?;
+    let seconds_max = assignment.spec.timeout_seconds + STOP_GRACE_SECONDS;
+    let mut spec = SandboxSpec::new(assignment.attempt.to_string())
+        .read_write(&prepared.dir, &prepared.inside)
+        .read_write(&home, HOME_INSIDE);
+    spec.limits = limits_of(assignment.spec.tier, seconds_max);
+    spec.listener_port = Some(GATEWAY_PORT);
+    for path in &invocation.ro_paths {
+        spec = spec.read_only(path, path);
+    }
+    for (host, inside) in &prepared.ro_binds {
+        spec = spec.read_only(host, inside);
+    }
+    let covers = invocation.repo_masks.iter().enumerate();
+    for (index, mask) in covers.filter(|(_, mask)| prepared.repo_dir.join(&mask.path).is_file()) {
+        // A name that leads through a link of the repository is covered too: the bind lands where
+        // the agent's own open would.
+        let cover = prepared.attempt_dir.join(format!("cover-{index}"));
+        std::fs::write(&cover, &mask.contents)?;
+        spec = spec.read_only(&cover, prepared.inside.join("repo").join(&mask.path));
+    }
+    Ok(parts.sandbox.create(spec).await?)
+}
+
+fn isolation_of(parked: &dyn ParkedSandbox) -> Isolation {
+    let isolation = parked.isolation();
+    Isolation { effective: isolation.enforced.clone(), missing: isolation.missing.clone() }
+}
+
+type Session = (GatewaySession, mpsc::Receiver<GatewayEvent>);
+
+/// Opens the gateway on the listener that was made inside; an agent without a provider gets none.
+fn open_gateway(
+    parts: &Parts,
+    parked: &mut dyn ParkedSandbox,
+    handle: Handle,
+    route: Option<Route>,
+) -> Result<Option<Session>, ProvisionError> {
+    let (Some(route), Some(listener)) = (route, parked.take_listener()) else {
+        return Ok(None);
+    };
+    let grant = GatewayGrant::new(handle, vec![route])?;
+    Ok(Some(parts.gateway.serve(tokio::net::TcpListener::from_std(listener)?, grant)))
+}
+
+fn run_spec(
+    assignment: &Assignment,
+    prepared: &Prepared,
+    handle: &Handle,
+) -> RunSpec {
+    let spec = &assignment.spec;
+    let inside = prepared.inside.display();
+    let tracked = |path: &String| {
+        let size_bytes = std::fs::symlink_metadata(prepared.repo_dir.join(path))
+            .map_or(0, |metadata| metadata.len());
+        TrackedFile { path: path.clone(), size_bytes }
+    };
+    let first_files = prepared.tracked_files.iter().take(outpost_agents::TRACKED_FILES_MAX);
+    RunSpec {
+        prompt: spec.task.clone(),
+        prompt_path: format!("{inside}/task.md"),
+        model_id: spec.model_id.clone(),
+        gateway_url: format!("http://127.0.0.1:{GATEWAY_PORT}"),
+        handle: handle.expose().to_owned(),
+        home: HOME_INSIDE.to_owned(),
+        workdir: format!("{inside}/repo"),
+        path: PATH_INSIDE.to_owned(),
+        session_id: None,
+        tracked_files: first_files.map(tracked).collect(),
+    }
+}
+
+fn payload_of(invocation: Invocation, prompt: &str, workdir: &str) -> Payload {
+    let mut payload = Payload::new(invocation.argv).cwd(workdir);
+    payload.env = invocation.env;
+    if invocation.stdin_prompt {
+        payload = payload.stdin(prompt);
+    }
+    payload
+}
+
+/// Puts the agent's own settings into its home, before anything of it runs.
+fn write_home(
+    home: &Path,
+    invocation: &Invocation,
+    owner: Option<(u32, u32)>,
+) -> Result<(), io::Error> {
+    for file in &invocation.home_files {
+        let path = home.join(&file.path);
+        let mut parent = home.to_owned();
+        for part in Path::new(&file.path).parent().into_iter().flat_map(Path::components) {
+            parent.push(part);
+            make_dir(&parent, 0o700, owner)?;
+        }
+        std::fs::write(&path, &file.contents)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(file.mode))?;
+        give(&path, owner)?;
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), io::Error> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => give(path, owner),
+    }
+}
+
+fn give(path: &Path, owner: Option<(u32, u32)>) -> Result<(), io::Error> {
+    match owner {
+        Some((uid, gid)) => std::os::unix::fs::lchown(path, Some(uid), Some(gid)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,101 @@
+//! The seam between engine and runner: what an attempt is, what it is told, what it tells.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use outpost_core::{AgentDefaults, DispatchSpec, ExitFacts, PreparedFacts, ResultFacts};
+use outpost_types::{
+    AgentView, ApiError, AttemptId, DispatchRequest, EventData, Failure, TenantId,
+};
+use tokio::sync::mpsc;
+
+/// Reports that may wait for the engine; beyond it the runner, and at last the agent, waits.
+pub const REPORTS_MAX: usize = 1_024;
+/// Commands that may wait for the runner; there are never more than a handful.
+pub const COMMANDS_MAX: usize = 16;
+
+/// One attempt to carry out.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// Everything external is named after it.
+    pub attempt: AttemptId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// What to do.
+    pub spec: DispatchSpec,
+    /// Where kept files go; exists already.
+    pub kept_dir: PathBuf,
+}
+
+/// What the engine tells a runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Give up making the worker.
+    Abort,
+    /// SIGTERM, grace, SIGKILL.
+    Stop,
+    /// The end of the agent is recorded: collect now.
+    Collect,
+}
+
+/// What a runner tells the engine, in order. The last one is an [`Report::Ended`].
+#[derive(Debug)]
+pub enum Report {
+    /// The agent's process was started.
+    AgentStarted(Box<PreparedFacts>),
+    /// Bytes the agent printed, as they came.
+    Output(Vec<u8>),
+    /// Something for the event stream.
+    Event(EventData),
+    /// The agent's process ended.
+    AgentExited(ExitFacts),
+    /// The attempt is over and nothing of it runs any more.
+    Ended(Outcome),
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The agent was never started.
+    ProvisionFailed {
+        /// Why.
+        failure: Failure,
+        /// Another try may help.
+        retry: bool,
+    },
+    /// The agent ended and its results are kept.
+    Collected(Box<ResultFacts>),
+}
+
+/// Where attempts are carried out.
+#[async_trait]
+pub trait Runner: Send + Sync + std::fmt::Debug {
+    /// Name of the fleet.
+    fn fleet(&self) -> &'static str;
+
+    /// Whether the model is the scripted provider.
+    fn scripted_model(&self) -> bool;
+
+    /// Every known agent and whether it can run; `running` is left zero.
+    fn agents(&self) -> Vec<AgentView>;
+
+    /// Whether this could run here, and what it gets where it leaves something out. Cheap: nothing
+    /// is fetched.
+    ///
+    /// # Errors
+    /// An error for the client: the agent is unknown or unavailable, the repository is not allowed.
+    fn admit(&self, request: &DispatchRequest) -> Result<AgentDefaults, ApiError>;
+
+    /// Carries out one attempt and reports. Ends after [`Report::Ended`] was sent, or when nobody
+    /// listens any more; either way nothing of the attempt is left running.
+    async fn run(
+        &self,
+        assignment: Assignment,
+        commands: mpsc::Receiver<Command>,
+        reports: mpsc::Sender<Report>,
+    );
+
+    /// Removes sandboxes and workspaces of attempts that are not `live`; called at start.
+    async fn sweep(&self, live: &BTreeSet<AttemptId>);
+}
