@@ -1,0 +1,15 @@
+//! The client against the real server over a backend in memory, through connections that break, and
+//! against servers that are none of ours.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test that cannot go on should stop the test"
+)]
+
+mod harness;
+#[path = "../../../outpost-server/tests/it/memory.rs"]
+#[expect(dead_code, reason = "the tests of the server use the rest of it")]
+mod memory;
+mod resume;
+mod strangers;
+mod whole;

@@ -1,0 +1,99 @@
+//! Bounds of request fields, checked before the engine sees them; it judges what the values mean.
+
+use outpost_types::limits::{
+    AGENT_ID_BYTES_MAX, BRANCH_BYTES_MAX, CANCEL_REASON_BYTES_MAX, CHECK_BYTES_MAX,
+    CHECKS_COUNT_MAX, IDEMPOTENCY_KEY_BYTES_MAX, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX, TAG_BYTES_MAX,
+    TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
+};
+use outpost_types::{AgentId, ApiError, CancelRequest, DispatchRequest};
+
+use crate::query::out_of_bounds;
+
+/// Name of the header that makes a create repeatable.
+pub(crate) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// Checks every field of a dispatch request.
+pub(crate) fn dispatch(request: &DispatchRequest) -> Result<(), ApiError> {
+    if request.agent.parse::<AgentId>().is_err() {
+        return Err(ApiError::field(
+            "agent",
+            format!("`agent` must be 1 to {AGENT_ID_BYTES_MAX} letters, digits, '.', '_' or '-'."),
+        )
+        .with_hint("GET /fleet lists the agents."));
+    }
+    text("task", &request.task, TASK_BYTES_MAX)?;
+    if request.task.trim().is_empty() {
+        return Err(ApiError::field("task", "`task` must say something."));
+    }
+    let optional = [
+        ("modelId", &request.model_id, MODEL_ID_BYTES_MAX),
+        ("repo", &request.repo, REPO_BYTES_MAX),
+        ("branch", &request.branch, BRANCH_BYTES_MAX),
+        ("userId", &request.user_id, USER_ID_BYTES_MAX),
+    ];
+    for (name, value, bytes_max) in optional {
+        if let Some(value) = value {
+            text(name, value, bytes_max)?;
+        }
+    }
+    if let Some(seconds) = request.timeout_seconds {
+        let bounds = TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX;
+        if !bounds.contains(&seconds) {
+            return Err(out_of_bounds("timeoutSeconds", &bounds));
+        }
+    }
+    list("tags", &request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?;
+    list("checks", &request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)
+}
+
+/// Checks every field of a cancel request.
+pub(crate) fn cancel(request: &CancelRequest) -> Result<(), ApiError> {
+    match &request.reason {
+        Some(reason) if reason.len() > CANCEL_REASON_BYTES_MAX => Err(ApiError::field(
+            "reason",
+            format!("`reason` must be at most {CANCEL_REASON_BYTES_MAX} bytes."),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the `Idempotency-Key` header: 1 to 255 visible ASCII characters, once.
+pub(crate) fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (Some(value), more) = (values.next(), values.next()) else {
+        return Ok(None);
+    };
+    let bytes = value.as_bytes();
+    let valid = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&bytes.len())
+        && bytes.iter().all(u8::is_ascii_graphic)
+        && more.is_none();
+    match value.to_str() {
+        Ok(text) if valid => Ok(Some(text.to_owned())),
+        _ => Err(ApiError::field(
+            IDEMPOTENCY_KEY,
+            format!(
+                "{IDEMPOTENCY_KEY} must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters, sent once."
+            ),
+        )),
+    }
+}
+
+fn text(name: &str, value: &str, bytes_max: usize) -> Result<(), ApiError> {
+    if (1..=bytes_max).contains(&value.len()) {
+        return Ok(());
+    }
+    Err(ApiError::field(name, format!("`{name}` must be 1 to {bytes_max} bytes.")))
+}
+
+fn list(name: &str, values: &[String], count_max: usize, bytes_max: usize) -> Result<(), ApiError> {
+    if values.len() > count_max {
+        return Err(ApiError::field(
+            name,
+            format!("`{name}` must have at most {count_max} entries."),
+        ));
+    }
+    for (at, value) in values.iter().enumerate() {
+        text(&format!("{name}[{at}]"), value, bytes_max)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! The one list of operations. The router, the guard and the OpenAPI document are all built from it,
+//! so none of them can know a route the others do not.
+
+use http::Method;
+use outpost_types::{ErrorCode, Scope};
+
+/// Who may call an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anyone.
+    Open,
+    /// Holders of a key with this scope.
+    Key(Scope),
+    /// The same, or whoever has a signed address.
+    KeyOrSignature(Scope),
+}
+
+/// One operation of the HTTP API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    CreateDispatch,
+    GetDispatch,
+    CancelDispatch,
+    Events,
+    Logs,
+    Diff,
+    Runs,
+    Artifacts,
+    Artifact,
+    Fleet,
+    HealthFleet,
+    Health,
+    Live,
+    Ready,
+    OpenApi,
+}
+
+impl Op {
+    /// All of them.
+    pub(crate) const ALL: [Self; 15] = [
+        Self::CreateDispatch,
+        Self::GetDispatch,
+        Self::CancelDispatch,
+        Self::Events,
+        Self::Logs,
+        Self::Diff,
+        Self::Runs,
+        Self::Artifacts,
+        Self::Artifact,
+        Self::Fleet,
+        Self::HealthFleet,
+        Self::Health,
+        Self::Live,
+        Self::Ready,
+        Self::OpenApi,
+    ];
+
+    /// Its path, in the router's notation.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::CreateDispatch => "/dispatch",
+            Self::GetDispatch | Self::CancelDispatch => "/dispatch/{id}",
+            Self::Events => "/dispatch/{id}/events",
+            Self::Logs => "/dispatch/{id}/logs",
+            Self::Diff => "/dispatch/{id}/diff",
+            Self::Runs => "/runs",
+            Self::Artifacts => "/artifacts/{id}",
+            Self::Artifact => "/artifacts/{id}/{*name}",
+            Self::Fleet => "/fleet",
+            Self::HealthFleet => "/health/fleet",
+            Self::Health => "/health",
+            Self::Live => "/health/live",
+            Self::Ready => "/health/ready",
+            Self::OpenApi => "/openapi.json",
+        }
+    }
+
+    /// Its method; GET answers HEAD too.
+    pub(crate) const fn method(self) -> Method {
+        match self {
+            Self::CreateDispatch => Method::POST,
+            Self::CancelDispatch => Method::DELETE,
+            _ => Method::GET,
+        }
+    }
+
+    /// Who may call it.
+    pub(crate) const fn access(self) -> Access {
+        match self {
+            Self::CreateDispatch => Access::Key(Scope::Dispatch),
+            Self::CancelDispatch => Access::Key(Scope::Cancel),
+            Self::Runs => Access::Key(Scope::List),
+            Self::GetDispatch
+            | Self::Events
+            | Self::Logs
+            | Self::Diff
+            | Self::Artifacts
+            | Self::Fleet
+            | Self::HealthFleet => Access::Key(Scope::Status),
+            Self::Artifact => Access::KeyOrSignature(Scope::Status),
+            Self::Health | Self::Live | Self::Ready | Self::OpenApi => Access::Open,
+        }
+    }
+
+    /// Codes it may answer beside those every guarded operation may.
+    pub(crate) const fn errors(self) -> &'static [ErrorCode] {
+        match self {
+            Self::CreateDispatch => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::BudgetExceeded,
+                ErrorCode::IdempotencyConflict,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
+                ErrorCode::AgentUnavailable,
+                ErrorCode::RepoNotAllowed,
+                ErrorCode::NotSupported,
+            ],
+            Self::CancelDispatch => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::NotFound,
+                ErrorCode::AlreadyFinished,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
+            ],
+            Self::GetDispatch
+            | Self::Events
+            | Self::Logs
+            | Self::Diff
+            | Self::Artifacts
+            | Self::Artifact => &[ErrorCode::InvalidField, ErrorCode::NotFound],
+            _ => &[ErrorCode::InvalidField],
+        }
+    }
+}

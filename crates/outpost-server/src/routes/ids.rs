@@ -1,0 +1,60 @@
+//! Ids in paths. A malformed one, an unknown one and one of another tenant look alike.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use http::request::Parts;
+use outpost_types::{ApiError, DispatchId};
+
+use crate::files::is_artifact_name;
+use crate::problem::Refusal;
+
+/// The dispatch a path names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IdPath(pub(crate) DispatchId);
+
+/// The file of a dispatch a path names.
+#[derive(Debug, Clone)]
+pub(crate) struct FilePath {
+    pub(crate) id: DispatchId,
+    pub(crate) name: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        id(&params).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for FilePath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        let name = params
+            .iter()
+            .find(|(name, _)| *name == "name")
+            .map(|(_, value)| value.to_owned())
+            .filter(|name| is_artifact_name(name))
+            .ok_or_else(ApiError::not_found)?;
+        let id = id(&params)?;
+        Ok(Self { id, name })
+    }
+}
+
+async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Refusal> {
+    RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Refusal(ApiError::not_found()))
+}
+
+fn id(params: &RawPathParams) -> Result<DispatchId, Refusal> {
+    let id: DispatchId = params
+        .iter()
+        .find(|(name, _)| *name == "id")
+        .and_then(|(_, value)| value.parse().ok())
+        .ok_or_else(ApiError::not_found)?;
+    tracing::Span::current().record("dispatch_id", tracing::field::display(id));
+    Ok(id)
+}

@@ -1,0 +1,101 @@
+//! The router: every operation of [`Op::ALL`] with its guard, under one edge.
+
+mod artifacts;
+mod dispatch;
+mod health;
+mod ids;
+mod streams;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use bytes::Bytes;
+use http::Method;
+
+use crate::edge::{RequestIds, edge};
+use crate::guard::{Guard, guard};
+use crate::hosts::HostPolicy;
+use crate::limiter::Limiter;
+use crate::ops::{Access, Op};
+use crate::problem::{Refusal, no_route};
+use crate::{Backend, ServerConfig};
+
+pub(crate) use artifacts::{__path_artifact, __path_list as __path_artifacts};
+pub(crate) use dispatch::{__path_cancel, __path_create, __path_get, __path_runs};
+pub(crate) use health::{
+    __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi, __path_ready,
+};
+pub(crate) use streams::{__path_diff, __path_events, __path_logs};
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) config: ServerConfig,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) limiter: Option<Limiter>,
+    pub(crate) hosts: HostPolicy,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) openapi: Bytes,
+    pub(crate) health: Bytes,
+}
+
+/// All routes over `backend`.
+pub fn router(config: ServerConfig, backend: Arc<dyn Backend>) -> Router {
+    let shared = Arc::new(Shared {
+        limiter: config.rate_limit_per_minute.map(Limiter::new),
+        hosts: HostPolicy::new(&config),
+        request_ids: RequestIds::new(),
+        openapi: Bytes::from(crate::openapi_json()),
+        health: health::alive(),
+        config,
+        backend,
+    });
+    Op::ALL
+        .into_iter()
+        .fold(Router::new(), |router, op| {
+            let route = guarded(&shared, op.access(), handler(op));
+            router.route(op.path(), route)
+        })
+        .fallback(|| async { Refusal(no_route()).into_response() })
+        .layer(from_fn_with_state(Arc::clone(&shared), edge))
+        .with_state(shared)
+}
+
+fn guarded(
+    shared: &Arc<Shared>,
+    access: Access,
+    route: MethodRouter<Arc<Shared>>,
+) -> MethodRouter<Arc<Shared>> {
+    if access == Access::Open {
+        return route;
+    }
+    let state = Guard { shared: Arc::clone(shared), access };
+    route.route_layer(from_fn_with_state(state, guard))
+}
+
+fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
+    let filter = match op.method() {
+        Method::POST => MethodFilter::POST,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    };
+    match op {
+        Op::CreateDispatch => on(filter, dispatch::create),
+        Op::GetDispatch => on(filter, dispatch::get),
+        Op::CancelDispatch => on(filter, dispatch::cancel),
+        Op::Runs => on(filter, dispatch::runs),
+        Op::Events => on(filter, streams::events),
+        Op::Logs => on(filter, streams::logs),
+        Op::Diff => on(filter, streams::diff),
+        Op::Artifacts => on(filter, artifacts::list),
+        Op::Artifact => on(filter, artifacts::artifact),
+        Op::Fleet => on(filter, health::fleet),
+        Op::HealthFleet => on(filter, health::health_fleet),
+        Op::Health => on(filter, health::health),
+        Op::Live => on(filter, health::live),
+        Op::Ready => on(filter, health::ready),
+        Op::OpenApi => on(filter, health::openapi),
+    }
+}

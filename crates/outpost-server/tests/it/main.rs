@@ -1,0 +1,16 @@
+//! The HTTP surface against a backend in memory, over real sockets on loopback.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test that cannot go on should stop the test"
+)]
+
+mod artifacts;
+mod contract;
+mod edge;
+mod harness;
+mod logs;
+mod memory;
+mod requests;
+mod stop;
+mod streams;
