@@ -1,1 +1,89 @@
-fn main() {}
+//! Automation of the workspace: `cargo xtask <command>`.
+//!
+//! Holds the style law (`tidy`), the one test command that people and CI share (`test`), and small
+//! generators and reports. Deliberately absent: release and deployment; anything the product needs
+//! at run time.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool whose purpose is to print"
+)]
+
+mod openapi;
+mod sizes;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+/// Every command, for documents that name one.
+const COMMANDS: [&str; 5] = ["test", "tidy", "openapi", "sizes", "help"];
+
+const USAGE: &str = "\
+Automation of the Outpost workspace.
+
+  cargo xtask test [--quick] [--keep-going]   everything CI runs, in the same order
+  cargo xtask tidy                            the style law: crate levels, lengths, lints, links, licences
+  cargo xtask openapi [--check]               write openapi/outpost.json, or compare it
+  cargo xtask sizes                           lines per crate, dependencies, size of the binary
+  cargo xtask help                            this text
+
+--quick leaves out what needs installs or minutes: agent CLIs, doc tests, the demo, cargo-deny.
+--keep-going runs the remaining steps after a failure.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let Some((command, options)) = arguments.split_first() else {
+        print!("{USAGE}");
+        return Ok(ExitCode::FAILURE);
+    };
+    let flag = |name: &str| options.iter().any(|option| option == name);
+    let only = |known: &[&str]| -> anyhow::Result<()> {
+        match options.iter().find(|option| !known.contains(&option.as_str())) {
+            Some(unknown) => bail!("{command} does not know `{unknown}`; see `cargo xtask help`"),
+            None => Ok(()),
+        }
+    };
+    match command.as_str() {
+        "tidy" => {
+            only(&[])?;
+            let root = workspace::root()?;
+            tidy::command(&root)
+        }
+        "test" => {
+            only(&["--quick", "--keep-going"])?;
+            let root = workspace::root()?;
+            test::command(
+                &root,
+                test::Options { quick: flag("--quick"), keep_going: flag("--keep-going") },
+            )
+        }
+        "openapi" => {
+            only(&["--check"])?;
+            openapi::command(&workspace::root()?, flag("--check"))
+        }
+        "sizes" => {
+            only(&[])?;
+            sizes::command(&workspace::root()?).context("measuring the crates")
+        }
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        unknown => bail!("no command `{unknown}`; see `cargo xtask help`"),
+    }
+}

@@ -177,10 +177,7 @@ impl Dispatch {
             started_at: None,
             completed_at: None,
         };
-        Transition {
-            next,
-            effects: vec![Effect::Place],
-        }
+        Transition { next, effects: vec![Effect::Place] }
     }
 
     /// Its state as clients see it.
@@ -202,10 +199,7 @@ impl Dispatch {
     /// The current or last attempt; `None` before the first.
     #[must_use]
     pub fn attempt_id(&self) -> Option<AttemptId> {
-        (self.attempt > 0).then_some(AttemptId {
-            dispatch: self.id,
-            number: self.attempt,
-        })
+        (self.attempt > 0).then_some(AttemptId { dispatch: self.id, number: self.attempt })
     }
 
     /// Whether it holds a slot.

@@ -2,6 +2,8 @@
 
 use outpost_types::{AttemptId, CheckResult, Failure, Isolation, PhaseTimings, Usage};
 
+use serde::{Deserialize, Serialize};
+
 use crate::dispatch::QueueReason;
 
 /// Something that happened. Events of an attempt name it; one of an older attempt changes nothing.
@@ -59,7 +61,7 @@ pub enum Event {
 }
 
 /// What is known once the agent's process was started.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PreparedFacts {
     /// Branch the workspace is on.
     pub branch: Option<String>,
@@ -78,8 +80,6 @@ pub struct ExitFacts {
     pub code: Option<i32>,
     /// "Go" → first output, milliseconds.
     pub first_output_millis: Option<u64>,
-    /// Started → ended, milliseconds.
-    pub agent_millis: u64,
 }
 
 /// What the agent's own account and the workspace say about its success.

@@ -23,10 +23,7 @@ impl Limits {
     /// Most live attempts of that agent at once.
     #[must_use]
     pub fn of_agent(&self, agent: &AgentId) -> u32 {
-        self.agent_attempts_max
-            .get(agent)
-            .copied()
-            .unwrap_or(self.agent_attempts_max_default)
+        self.agent_attempts_max.get(agent).copied().unwrap_or(self.agent_attempts_max_default)
     }
 }
 
@@ -42,10 +39,7 @@ impl Slots {
     /// Counts the slots that these records hold.
     pub fn count<'a>(dispatches: impl IntoIterator<Item = &'a Dispatch>) -> Self {
         let mut slots = Self::default();
-        for dispatch in dispatches
-            .into_iter()
-            .filter(|dispatch| dispatch.holds_slot())
-        {
+        for dispatch in dispatches.into_iter().filter(|dispatch| dispatch.holds_slot()) {
             slots.take(&dispatch.spec.agent, &dispatch.tenant);
         }
         slots
@@ -73,10 +67,7 @@ impl Slots {
         let of_tenant = self.by_tenant.get(candidate.tenant).copied().unwrap_or(0);
         if self.total >= limits.host_attempts_max {
             Some(QueueReason::HostLimit)
-        } else if limits
-            .tenant_attempts_max
-            .is_some_and(|max| of_tenant >= max)
-        {
+        } else if limits.tenant_attempts_max.is_some_and(|max| of_tenant >= max) {
             Some(QueueReason::TenantLimit)
         } else if self.of_agent(candidate.agent) >= limits.of_agent(candidate.agent) {
             Some(QueueReason::AgentLimit)
@@ -109,12 +100,7 @@ impl<'a> Candidate<'a> {
             _ => return None,
         };
         let (agent, tenant) = (&dispatch.spec.agent, &dispatch.tenant);
-        Some(Self {
-            id: dispatch.id,
-            agent,
-            tenant,
-            not_before,
-        })
+        Some(Self { id: dispatch.id, agent, tenant, not_before })
     }
 }
 

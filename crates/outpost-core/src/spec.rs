@@ -62,14 +62,8 @@ impl DispatchSpec {
         defaults: &AgentDefaults,
     ) -> Result<Self, ApiError> {
         check_task(&request.task)?;
-        if request
-            .network
-            .is_some_and(|level| level != NetworkLevel::None)
-        {
-            return Err(not_supported(
-                "network",
-                "Only \"none\" is supported in this version.",
-            ));
+        if request.network.is_some_and(|level| level != NetworkLevel::None) {
+            return Err(not_supported("network", "Only \"none\" is supported in this version."));
         }
         if request.workspace_mode == Some(WorkspaceMode::Persistent) {
             return Err(not_supported(
@@ -80,10 +74,7 @@ impl DispatchSpec {
         let timeout_seconds = request.timeout_seconds.unwrap_or(TIMEOUT_SECONDS_DEFAULT);
         if !(TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX).contains(&timeout_seconds) {
             let bounds = format!("{TIMEOUT_SECONDS_MIN} to {TIMEOUT_SECONDS_MAX} seconds");
-            return Err(ApiError::field(
-                "timeoutSeconds",
-                format!("It must be {bounds}."),
-            ));
+            return Err(ApiError::field("timeoutSeconds", format!("It must be {bounds}.")));
         }
         let model_id = match request.model_id {
             Some(model) => word("modelId", model, MODEL_ID_BYTES_MAX)?,
@@ -93,10 +84,7 @@ impl DispatchSpec {
             agent: defaults.agent.clone(),
             task: request.task,
             model_id,
-            repo: request
-                .repo
-                .map(|text| line("repo", text, REPO_BYTES_MAX))
-                .transpose()?,
+            repo: request.repo.map(|text| line("repo", text, REPO_BYTES_MAX)).transpose()?,
             branch: request
                 .branch
                 .map(|text| word("branch", text, BRANCH_BYTES_MAX))
@@ -116,33 +104,21 @@ impl DispatchSpec {
 }
 
 fn not_supported(field: &str, message: &str) -> ApiError {
-    ApiError {
-        field: Some(field.to_owned()),
-        ..ApiError::new(ErrorCode::NotSupported, message)
-    }
+    ApiError { field: Some(field.to_owned()), ..ApiError::new(ErrorCode::NotSupported, message) }
 }
 
 fn check_task(task: &str) -> Result<(), ApiError> {
     if task.trim().is_empty() {
-        return Err(ApiError::field(
-            "task",
-            "Say what to do: it must not be empty.",
-        ));
+        return Err(ApiError::field("task", "Say what to do: it must not be empty."));
     }
     if task.len() > TASK_BYTES_MAX {
-        let message = format!(
-            "It has {} bytes; at most {TASK_BYTES_MAX} are read.",
-            task.len()
-        );
+        let message = format!("It has {} bytes; at most {TASK_BYTES_MAX} are read.", task.len());
         return Err(ApiError::field("task", message).with_hint(
             "Put long material into a file of the repository and name it in the task.",
         ));
     }
     if task.contains('\0') {
-        return Err(ApiError::field(
-            "task",
-            "It must not contain NUL characters.",
-        ));
+        return Err(ApiError::field("task", "It must not contain NUL characters."));
     }
     Ok(())
 }
@@ -150,16 +126,10 @@ fn check_task(task: &str) -> Result<(), ApiError> {
 /// One line of text without control characters, 1 to `bytes_max` bytes.
 fn line(field: &str, text: String, bytes_max: usize) -> Result<String, ApiError> {
     if text.trim().is_empty() || text.len() > bytes_max {
-        return Err(ApiError::field(
-            field,
-            format!("It must have 1 to {bytes_max} bytes."),
-        ));
+        return Err(ApiError::field(field, format!("It must have 1 to {bytes_max} bytes.")));
     }
     if text.chars().any(char::is_control) {
-        return Err(ApiError::field(
-            field,
-            "It must not contain control characters.",
-        ));
+        return Err(ApiError::field(field, "It must not contain control characters."));
     }
     Ok(text)
 }
@@ -168,10 +138,7 @@ fn line(field: &str, text: String, bytes_max: usize) -> Result<String, ApiError>
 fn word(field: &str, text: String, bytes_max: usize) -> Result<String, ApiError> {
     let text = line(field, text, bytes_max)?;
     if text.starts_with('-') || text.chars().any(char::is_whitespace) {
-        return Err(ApiError::field(
-            field,
-            "It must not start with '-' or contain blanks.",
-        ));
+        return Err(ApiError::field(field, "It must not start with '-' or contain blanks."));
     }
     Ok(text)
 }
@@ -183,10 +150,7 @@ fn list(
     bytes_max: usize,
 ) -> Result<Vec<String>, ApiError> {
     if texts.len() > count_max {
-        return Err(ApiError::field(
-            field,
-            format!("At most {count_max} entries are allowed."),
-        ));
+        return Err(ApiError::field(field, format!("At most {count_max} entries are allowed.")));
     }
     let entry = |(index, text)| line(&format!("{field}[{index}]"), text, bytes_max);
     texts.into_iter().enumerate().map(entry).collect()
@@ -205,11 +169,7 @@ mod tests {
     }
 
     fn request() -> DispatchRequest {
-        DispatchRequest {
-            agent: "claude".into(),
-            task: "do it".into(),
-            ..Default::default()
-        }
+        DispatchRequest { agent: "claude".into(), task: "do it".into(), ..Default::default() }
     }
 
     type Edit = fn(&mut DispatchRequest);
@@ -221,22 +181,16 @@ mod tests {
             ("task", |r| r.task = "x".repeat(TASK_BYTES_MAX + 1)),
             ("task", |r| r.task = "a\0b".into()),
             ("modelId", |r| r.model_id = Some("-x".into())),
-            ("modelId", |r| {
-                r.model_id = Some("m".repeat(MODEL_ID_BYTES_MAX + 1))
-            }),
+            ("modelId", |r| r.model_id = Some("m".repeat(MODEL_ID_BYTES_MAX + 1))),
             ("repo", |r| r.repo = Some("a\nb".into())),
             ("branch", |r| r.branch = Some("--upload-pack=x".into())),
             ("branch", |r| r.branch = Some(String::new())),
             ("timeoutSeconds", |r| r.timeout_seconds = Some(29)),
             ("timeoutSeconds", |r| r.timeout_seconds = Some(86_401)),
-            ("userId", |r| {
-                r.user_id = Some("u".repeat(USER_ID_BYTES_MAX + 1))
-            }),
+            ("userId", |r| r.user_id = Some("u".repeat(USER_ID_BYTES_MAX + 1))),
             ("tags", |r| r.tags = vec!["t".into(); TAGS_COUNT_MAX + 1]),
             ("tags[1]", |r| r.tags = vec!["t".into(), String::new()]),
-            ("checks[0]", |r| {
-                r.checks = vec!["c".repeat(CHECK_BYTES_MAX + 1)]
-            }),
+            ("checks[0]", |r| r.checks = vec!["c".repeat(CHECK_BYTES_MAX + 1)]),
         ];
         for (field, edit) in cases {
             let mut request = request();

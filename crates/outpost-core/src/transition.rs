@@ -40,17 +40,13 @@ pub fn step(dispatch: &Dispatch, event: &Event, now: Timestamp) -> Result<Transi
             current(dispatch, *attempt)?;
             agent_started(dispatch, *attempt, prepared, now)
         }
-        Event::ProvisionFailed {
-            attempt,
-            failure,
-            retry,
-        } => {
+        Event::ProvisionFailed { attempt, failure, retry } => {
             current(dispatch, *attempt)?;
             provision_failed(dispatch, *attempt, failure, *retry, now)
         }
         Event::AgentExited { attempt, exit } => {
             current(dispatch, *attempt)?;
-            agent_exited(dispatch, *attempt, *exit)
+            agent_exited(dispatch, *attempt, *exit, now)
         }
         Event::DeadlinePassed { attempt } => {
             current(dispatch, *attempt)?;
@@ -80,11 +76,7 @@ pub fn provision_backoff_millis(failures: u32) -> u64 {
 }
 
 fn current(dispatch: &Dispatch, attempt: AttemptId) -> Result<(), Rejection> {
-    if dispatch.attempt_id() == Some(attempt) {
-        Ok(())
-    } else {
-        Err(Rejection::StaleAttempt)
-    }
+    if dispatch.attempt_id() == Some(attempt) { Ok(()) } else { Err(Rejection::StaleAttempt) }
 }
 
 fn change(dispatch: &Dispatch, state: State, effects: Vec<Effect>) -> Transition {
@@ -142,15 +134,9 @@ fn placed(dispatch: &Dispatch, now: Timestamp) -> Option<Transition> {
     if !ready {
         return None;
     }
-    let attempt = AttemptId {
-        dispatch: dispatch.id,
-        number: dispatch.attempt + 1,
-    };
-    let mut transition = change(
-        dispatch,
-        State::Provisioning { stop: None },
-        vec![Effect::StartAttempt(attempt)],
-    );
+    let attempt = AttemptId { dispatch: dispatch.id, number: dispatch.attempt + 1 };
+    let mut transition =
+        change(dispatch, State::Provisioning { stop: None }, vec![Effect::StartAttempt(attempt)]);
     let next = &mut transition.next;
     next.attempt = attempt.number;
     next.facts.timings.queue_millis = Some(now.millis_since(dispatch.created_at));
@@ -159,25 +145,12 @@ fn placed(dispatch: &Dispatch, now: Timestamp) -> Option<Transition> {
 
 fn must_wait(dispatch: &Dispatch, reason: QueueReason) -> Option<Transition> {
     match &dispatch.state {
-        State::Pending => Some(change(
-            dispatch,
-            State::Queued {
-                reason,
-                not_before: None,
-            },
-            vec![],
-        )),
-        State::Queued {
-            reason: known,
-            not_before,
-        } if *known != reason => Some(change(
-            dispatch,
-            State::Queued {
-                reason,
-                not_before: *not_before,
-            },
-            vec![],
-        )),
+        State::Pending => {
+            Some(change(dispatch, State::Queued { reason, not_before: None }, vec![]))
+        }
+        State::Queued { reason: known, not_before } if *known != reason => {
+            Some(change(dispatch, State::Queued { reason, not_before: *not_before }, vec![]))
+        }
         _ => None,
     }
 }
@@ -192,24 +165,11 @@ fn agent_started(
         return None;
     };
     let deadline = now.plus_millis(dispatch.spec.timeout_seconds.saturating_mul(1000));
-    let mut effects = vec![Effect::ArmDeadline {
-        attempt,
-        at: deadline,
-    }];
+    let mut effects = vec![Effect::ArmDeadline { attempt, at: deadline }];
     if let Some(why) = stop {
-        effects.push(Effect::StopAgent {
-            attempt,
-            why: why.clone(),
-        });
+        effects.push(Effect::StopAgent { attempt, why: why.clone() });
     }
-    let mut transition = change(
-        dispatch,
-        State::Running {
-            deadline,
-            stop: stop.clone(),
-        },
-        effects,
-    );
+    let mut transition = change(dispatch, State::Running { deadline, stop: stop.clone() }, effects);
     let next = &mut transition.next;
     next.started_at = Some(now);
     next.facts.branch.clone_from(&prepared.branch);
@@ -236,62 +196,41 @@ fn provision_failed(
         return Some(end(dispatch, stopped_state(dispatch, stop), now));
     }
     if !retry || attempt.number >= PROVISION_TRIES_MAX {
-        return Some(end(
-            dispatch,
-            State::Failed {
-                failure: failure.clone(),
-            },
-            now,
-        ));
+        return Some(end(dispatch, State::Failed { failure: failure.clone() }, now));
     }
     let at = now.plus_millis(provision_backoff_millis(attempt.number));
-    let state = State::Queued {
-        reason: QueueReason::Retry,
-        not_before: Some(at),
-    };
+    let state = State::Queued { reason: QueueReason::Retry, not_before: Some(at) };
     let effects = vec![Effect::Retire(attempt), Effect::Place, Effect::PlaceAt(at)];
     Some(change(dispatch, state, effects))
 }
 
-fn agent_exited(dispatch: &Dispatch, attempt: AttemptId, exit: ExitFacts) -> Option<Transition> {
+fn agent_exited(
+    dispatch: &Dispatch,
+    attempt: AttemptId,
+    exit: ExitFacts,
+    now: Timestamp,
+) -> Option<Transition> {
     let State::Running { stop, .. } = &dispatch.state else {
         return None;
     };
-    let mut transition = change(
-        dispatch,
-        State::Completing { stop: stop.clone() },
-        vec![Effect::Collect(attempt)],
-    );
+    let mut transition =
+        change(dispatch, State::Completing { stop: stop.clone() }, vec![Effect::Collect(attempt)]);
     let facts = &mut transition.next.facts;
     facts.exit_code = exit.code;
     facts.timings.first_output_millis = exit.first_output_millis;
-    facts.timings.agent_millis = Some(exit.agent_millis);
+    facts.timings.agent_millis = dispatch.started_at.map(|started| now.millis_since(started));
     Some(transition)
 }
 
 fn deadline_passed(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> Option<Transition> {
-    let State::Running {
-        deadline,
-        stop: None,
-    } = &dispatch.state
-    else {
+    let State::Running { deadline, stop: None } = &dispatch.state else {
         return None;
     };
     if now < *deadline {
         return None;
     }
-    let state = State::Running {
-        deadline: *deadline,
-        stop: Some(Stop::Timeout),
-    };
-    Some(change(
-        dispatch,
-        state,
-        vec![Effect::StopAgent {
-            attempt,
-            why: Stop::Timeout,
-        }],
-    ))
+    let state = State::Running { deadline: *deadline, stop: Some(Stop::Timeout) };
+    Some(change(dispatch, state, vec![Effect::StopAgent { attempt, why: Stop::Timeout }]))
 }
 
 fn cancel_requested(
@@ -310,25 +249,14 @@ fn cancel_requested(
             State::Provisioning { stop: Some(why) },
             attempt.map(Effect::AbortProvisioning).into_iter().collect(),
         )),
-        State::Running {
-            deadline,
-            stop: None,
-        } => Some(change(
+        State::Running { deadline, stop: None } => Some(change(
             dispatch,
-            State::Running {
-                deadline: *deadline,
-                stop: Some(why.clone()),
-            },
-            attempt
-                .map(|attempt| Effect::StopAgent { attempt, why })
-                .into_iter()
-                .collect(),
+            State::Running { deadline: *deadline, stop: Some(why.clone()) },
+            attempt.map(|attempt| Effect::StopAgent { attempt, why }).into_iter().collect(),
         )),
-        State::Completing { stop: None } => Some(change(
-            dispatch,
-            State::Completing { stop: Some(why) },
-            vec![],
-        )),
+        State::Completing { stop: None } => {
+            Some(change(dispatch, State::Completing { stop: Some(why) }, vec![]))
+        }
         _ => None,
     }
 }
@@ -346,9 +274,7 @@ fn collected(
     let state = match (stop, &results.verdict) {
         (Some(stop), _) => stopped_state(dispatch, stop),
         (None, AgentVerdict::Completed) => State::Completed,
-        (None, AgentVerdict::Failed(failure)) => State::Failed {
-            failure: failure.clone(),
-        },
+        (None, AgentVerdict::Failed(failure)) => State::Failed { failure: failure.clone() },
     };
     let mut transition = end(dispatch, state, now);
     let facts = &mut transition.next.facts;
@@ -363,18 +289,12 @@ fn collected(
 
 fn worker_lost(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> Option<Transition> {
     let lost = || {
-        Failure::new(
-            FailureCode::LostWorker,
-            "The worker vanished while it worked on this.",
-        )
-        .with_hint("Dispatch it again; nothing of this attempt runs any more.")
+        Failure::new(FailureCode::LostWorker, "The worker vanished while it worked on this.")
+            .with_hint("Dispatch it again; nothing of this attempt runs any more.")
     };
     match &dispatch.state {
         State::Provisioning { .. } => provision_failed(dispatch, attempt, &lost(), true, now),
-        State::Running {
-            stop: Some(stop), ..
-        }
-        | State::Completing { stop: Some(stop) } => {
+        State::Running { stop: Some(stop), .. } | State::Completing { stop: Some(stop) } => {
             Some(end(dispatch, stopped_state(dispatch, stop), now))
         }
         State::Running { stop: None, .. } | State::Completing { stop: None } => {
@@ -387,28 +307,14 @@ fn worker_lost(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> Optio
 /// The laws no transition may break, whatever the event: checked in release builds too, because to
 /// go on from an impossible record is worse than to stop.
 fn assert_lawful(before: &Dispatch, after: &Dispatch) {
-    assert!(
-        !before.status().is_terminal(),
-        "a terminal dispatch never changes"
-    );
-    assert_eq!(
-        after.generation,
-        before.generation + 1,
-        "generations have no gaps"
-    );
+    assert!(!before.status().is_terminal(), "a terminal dispatch never changes");
+    assert_eq!(after.generation, before.generation + 1, "generations have no gaps");
     let begins = !before.holds_slot() && after.holds_slot();
-    assert_eq!(
-        after.attempt,
-        before.attempt + u32::from(begins),
-        "one attempt per placement"
-    );
+    assert_eq!(after.attempt, before.attempt + u32::from(begins), "one attempt per placement");
     assert_eq!(
         after.completed_at.is_some(),
         after.status().is_terminal(),
         "completed exactly when terminal"
     );
-    assert!(
-        after.id == before.id && after.tenant == before.tenant,
-        "identity never changes"
-    );
+    assert!(after.id == before.id && after.tenant == before.tenant, "identity never changes");
 }

@@ -12,9 +12,9 @@ use outpost_types::limits::{
     OUTPUT_TAIL_BYTES_MAX,
 };
 use outpost_types::{
-    AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created,
-    DispatchId, DispatchRequest, DispatchView, ErrorCode, EventStream, FleetView, ListQuery,
-    LogQuery, LogStream, Page,
+    AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created, DispatchId,
+    DispatchRequest, DispatchView, ErrorCode, EventStream, FleetView, ListQuery, LogQuery,
+    LogStream, Page,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -91,8 +91,7 @@ impl Api for EngineApi {
         let mut records = self.engine.inner.store.list(&filter).await.map_err(store_error)?;
         let more = records.len() > limit;
         records.truncate(limit);
-        let next_cursor =
-            records.last().filter(|_| more).map(|last| query::cursor_after(last.id));
+        let next_cursor = records.last().filter(|_| more).map(|last| query::cursor_after(last.id));
         Ok(Page { items: records.iter().map(Dispatch::view).collect(), next_cursor })
     }
 
@@ -114,7 +113,11 @@ impl Api for EngineApi {
     async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError> {
         self.find(id).await?;
         let path = self.engine.kept_dir(id).join(DIFF_FILE);
-        if path.exists() { streams::file(&path) } else { Ok(Box::pin(futures_util::stream::empty())) }
+        if path.exists() {
+            streams::file(&path)
+        } else {
+            Ok(Box::pin(futures_util::stream::empty()))
+        }
     }
 
     async fn artifacts(
@@ -134,8 +137,7 @@ impl Api for EngineApi {
     }
 
     async fn fleet(&self) -> Result<FleetView, ApiError> {
-        let records: Vec<_> =
-            self.engine.live_all().iter().map(|live| live.snapshot()).collect();
+        let records: Vec<_> = self.engine.live_all().iter().map(|live| live.snapshot()).collect();
         let slots = Slots::count(&records);
         let limits = &self.engine.inner.config.limits;
         let runner = &self.engine.inner.runner;
@@ -178,7 +180,8 @@ impl EngineApi {
         let id = DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
         let (tenant, key) = (self.caller.tenant.clone(), self.caller.key);
         let dispatch = Dispatch::accept(id, tenant, key, spec, now).next;
-        let live = self.engine.insert_live(dispatch.clone()).map_err(|e| streams::unreadable(&e))?;
+        let live =
+            self.engine.insert_live(dispatch.clone()).map_err(|e| streams::unreadable(&e))?;
         let audit = audit::of_accept(&dispatch, key);
         let accept = AcceptDispatch { dispatch: dispatch.clone(), idempotency, audit };
         let accepted = self.engine.inner.store.accept(accept).await;
@@ -216,7 +219,11 @@ impl EngineApi {
             Err(ApplyError::Store(error)) => Err(store_error(error)),
             Err(ApplyError::Rejected(_)) => {
                 let record = live.snapshot();
-                if record.status().is_terminal() { Err(finished(&record)) } else { Ok(record.view()) }
+                if record.status().is_terminal() {
+                    Err(finished(&record))
+                } else {
+                    Ok(record.view())
+                }
             }
         }
     }
@@ -294,7 +301,7 @@ impl Engine {
     pub(crate) fn mend_status_event(&self, journal: &Journal, record: &Dispatch) {
         let wanted = status_event(record);
         if journal.last_event().is_none_or(|last| last != wanted)
-            && let Err(error) = journal.event(self.now(), wanted)
+            && let Err(error) = journal.event(self.now(), None, wanted)
         {
             error!(%error, id = %record.id, "a status event could not be kept");
         }
@@ -332,7 +339,8 @@ fn check_idempotency_key(key: &str) -> Result<(), ApiError> {
     if fits && key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
-    let message = format!("It must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters.");
+    let message =
+        format!("It must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters.");
     Err(ApiError::field("Idempotency-Key", message))
 }
 
@@ -362,4 +370,3 @@ fn store_error(cause: StoreError) -> ApiError {
         .with_hint("Try again in a moment; nothing was changed.")
         .with_retry_after_seconds(RETRY_AFTER_SECONDS)
 }
-

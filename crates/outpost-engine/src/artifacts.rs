@@ -100,7 +100,8 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("secret"), kept.join("link")).unwrap();
         std::os::unix::fs::symlink(dir.path(), kept.join("linkdir")).unwrap();
         assert!(find(&kept, "artifacts/a ü.txt").is_ok());
-        for name in ["link", "linkdir/secret", "../secret", "/etc/passwd", "", "artifacts", "a//b"] {
+        for name in ["link", "linkdir/secret", "../secret", "/etc/passwd", "", "artifacts", "a//b"]
+        {
             assert!(find(&kept, name).is_err(), "{name}");
         }
         let id = DispatchId::from_parts(1, 1);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use outpost_core::Event;
-use outpost_runner::{Assignment, COMMANDS_MAX, Outcome, REPORTS_MAX, Report};
-use outpost_types::{Attention, AttemptId, EventData};
+use outpost_runner::{Assignment, COMMANDS_MAX, Outcome, REPORTS_MAX, Report, Resume};
+use outpost_types::AttemptId;
 use tokio::sync::mpsc;
 use tracing::error;
 
@@ -12,8 +12,8 @@ use crate::effects::lock;
 use crate::engine::{Engine, Live};
 use crate::tasks::TaskKind;
 
-/// Starts the attempt. The record that names it is durable already.
-pub(crate) fn start(engine: &Engine, live: &Arc<Live>, attempt: AttemptId) {
+/// Starts the attempt, or takes it up again. The record that names it is durable already.
+pub(crate) fn start(engine: &Engine, live: &Arc<Live>, attempt: AttemptId, resume: Option<Resume>) {
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (reports, reports_in) = mpsc::channel(REPORTS_MAX);
     *lock(&live.commands) = Some(commands);
@@ -23,6 +23,7 @@ pub(crate) fn start(engine: &Engine, live: &Arc<Live>, attempt: AttemptId) {
         tenant: record.tenant,
         spec: record.spec,
         kept_dir: live.journal.dir().to_owned(),
+        resume,
     };
     let tasks = &engine.inner.tasks;
     let runner = Arc::clone(&engine.inner.runner);
@@ -41,9 +42,14 @@ async fn record_reports(
 ) {
     while let Some(report) = reports.recv().await {
         let event = match report {
-            Report::Output(bytes) => {
-                if let Err(error) = live.journal.output(&bytes) {
-                    error!(%error, %attempt, "output of an agent could not be kept");
+            Report::OutputEnd(end) => {
+                live.journal.output_end(end);
+                continue;
+            }
+            Report::AgentEvent { log_offset, data } => {
+                let at = engine.now();
+                if let Err(error) = live.journal.event(at, Some(log_offset), data) {
+                    error!(%error, %attempt, "an event of an agent could not be kept");
                 }
                 continue;
             }
@@ -56,25 +62,14 @@ async fn record_reports(
             Report::Ended(Outcome::ProvisionFailed { failure, retry }) => {
                 Event::ProvisionFailed { attempt, failure, retry }
             }
-            Report::Ended(Outcome::Collected(results)) => {
-                warn_of_dropped_output(&engine, &live);
-                Event::Collected { attempt, results }
-            }
+            Report::Ended(Outcome::Collected(results)) => Event::Collected { attempt, results },
         };
         engine.apply_surely(&live, event).await;
     }
-    // After an end this changes nothing; without one, the runner died.
+    // After an end nothing holds a slot; without one the runner left, or died.
     let record = live.snapshot();
-    if record.attempt_id() == Some(attempt) && record.holds_slot() {
+    let is_over = record.attempt_id() != Some(attempt) || !record.holds_slot();
+    if !is_over && !engine.inner.tasks.closing().is_cancelled() {
         engine.apply_surely(&live, Event::WorkerLost { attempt }).await;
-    }
-}
-
-fn warn_of_dropped_output(engine: &Engine, live: &Live) {
-    let dropped = live.journal.dropped_bytes();
-    if dropped > 0 {
-        let message = format!("The last {dropped} bytes of output are over the bound and were not kept.");
-        let attention = Attention { code: "output_truncated".to_owned(), message };
-        engine.write_event(live, EventData::Attention(attention));
     }
 }

@@ -18,10 +18,11 @@ pub(crate) const RESULT_FILE: &str = "result.json";
 impl Engine {
     /// Tells everybody about a change that is durable by now.
     pub(crate) fn announce(&self, live: &Arc<Live>, before: &Dispatch, after: &Dispatch) {
+        // The record first: whoever hears of a state by an event finds it when he looks.
+        live.record.send_replace(after.clone());
         if status_event(before) != status_event(after) {
             self.write_event(live, status_event(after));
         }
-        live.record.send_replace(after.clone());
         if after.status().is_terminal() {
             live.journal.seal();
             self.lock_live().remove(&after.id);
@@ -30,7 +31,7 @@ impl Engine {
 
     /// Appends an event. A log that cannot grow (a full disk) does not stop the dispatch.
     pub(crate) fn write_event(&self, live: &Live, data: EventData) {
-        if let Err(error) = live.journal.event(self.now(), data) {
+        if let Err(error) = live.journal.event(self.now(), None, data) {
             error!(%error, dir = %live.journal.dir().display(), "an event could not be kept");
         }
     }
@@ -47,7 +48,7 @@ impl Engine {
                     engine.inner.placer.notify_one();
                 });
             }
-            Effect::StartAttempt(attempt) => crate::attempt::start(self, live, attempt),
+            Effect::StartAttempt(attempt) => crate::attempt::start(self, live, attempt, None),
             Effect::ArmDeadline { attempt, at } => {
                 let deadline = deadline(self.clone(), Arc::clone(live), attempt, at);
                 self.inner.tasks.spawn(TaskKind::Timer, attempt, deadline);

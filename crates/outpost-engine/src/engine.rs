@@ -1,20 +1,21 @@
 //! The engine: makes transitions of the pure core durable, then executes their effects.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use outpost_core::{Dispatch, Event, Limits};
-use outpost_runner::{Command, Runner};
+use outpost_core::{Dispatch, Effect, Event, Limits, State};
+use outpost_runner::{Command, Resume, ResumeStage, Runner};
 use outpost_store::{KeyHash, Store, StoreError};
-use outpost_types::{DispatchId, KeyId, Timestamp};
+use outpost_types::{AttemptId, DispatchId, KeyId, Timestamp};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::clock::World;
+use crate::effects::lock;
 use crate::journal::Journal;
 use crate::keys::KnownKey;
 use crate::tasks::{TaskKind, Tasks};
@@ -141,20 +142,75 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Reads what is live. An attempt of a server that is gone cannot be taken up again by this
-    /// version: what is left of it is removed, then its loss is recorded.
+    /// Reads what is live, removes what no live attempt owns, and takes the rest up again.
     async fn recover(&self) -> Result<(), OpenError> {
-        self.inner.runner.sweep(&BTreeSet::new()).await;
-        for record in self.inner.store.live().await? {
+        let rebooted = self.note_boot()?;
+        let records = self.inner.store.live().await?;
+        let held: Vec<_> = records.iter().filter(|record| record.holds_slot()).collect();
+        let attempts = held.iter().filter_map(|record| record.attempt_id()).collect();
+        self.inner.runner.sweep(&attempts).await;
+        for record in &records {
             let live = self.insert_live(record.clone())?;
-            self.mend_status_event(&live.journal, &record);
+            self.mend_status_event(&live.journal, record);
             live.open_for_placement();
-            if let (true, Some(attempt)) = (record.holds_slot(), record.attempt_id()) {
-                info!(%attempt, "recording the loss of an attempt of an earlier server");
-                self.apply_surely(&live, Event::WorkerLost { attempt }).await;
+        }
+        for record in held {
+            if let (Some(live), Some(attempt)) = (self.live_one(record.id), record.attempt_id()) {
+                self.take_up(&live, record, attempt, rebooted)?;
             }
         }
         Ok(())
+    }
+
+    /// Goes on with an attempt of an earlier server.
+    fn take_up(
+        &self,
+        live: &Arc<Live>,
+        record: &Dispatch,
+        attempt: AttemptId,
+        rebooted: bool,
+    ) -> Result<(), OpenError> {
+        info!(%attempt, status = %record.status(), "taking up an attempt of an earlier server");
+        let stage = match &record.state {
+            State::Running { .. } => ResumeStage::Started,
+            State::Completing { .. } => ResumeStage::Ended(record.facts.exit_code),
+            _ => ResumeStage::Placed { rebooted },
+        };
+        let told = live.journal.told()?;
+        crate::attempt::start(self, live, attempt, Some(Resume { stage, told }));
+        match &record.state {
+            State::Running { deadline, stop } => {
+                self.execute(live, Effect::ArmDeadline { attempt, at: *deadline });
+                if let Some(why) = stop {
+                    self.execute(live, Effect::StopAgent { attempt, why: why.clone() });
+                }
+            }
+            State::Completing { .. } => self.execute(live, Effect::Collect(attempt)),
+            State::Provisioning { stop: Some(_) } => {
+                self.execute(live, Effect::AbortProvisioning(attempt));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the machine was started anew since the last server ran on this data directory.
+    fn note_boot(&self) -> std::io::Result<bool> {
+        let path = self.inner.config.data_dir.join("boot-id");
+        let now = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        match std::fs::read_to_string(&path) {
+            Ok(then) if then == now => Ok(false),
+            Ok(_) => std::fs::write(&path, &now).map(|()| true),
+            Err(_) => std::fs::write(&path, &now).map(|()| false),
+        }
+    }
+
+    /// Ends this server, but no agent: the next server on this data directory takes them up.
+    pub async fn leave(&self) {
+        for live in self.live_all() {
+            *lock(&live.commands) = None;
+        }
+        self.inner.tasks.close(Duration::from_secs(CLOSE_SECONDS_MAX)).await;
     }
 
     /// Ends everything: live attempts are cancelled, what their agents changed is collected. What
@@ -258,8 +314,7 @@ impl Engine {
         let guard = live.writing.lock().await;
         let before = live.snapshot();
         let now = self.now();
-        let transition =
-            outpost_core::step(&before, event, now).map_err(ApplyError::Rejected)?;
+        let transition = outpost_core::step(&before, event, now).map_err(ApplyError::Rejected)?;
         let after = transition.next;
         let audit = crate::audit::of_transition(&before, &after, actor, now);
         if after.status().is_terminal()

@@ -1,4 +1,5 @@
-//! The two append-only files of a dispatch: `events.jsonl` and `output.log`.
+//! The two growing files of a dispatch: `events.jsonl`, which is written here, and `output.log`, which
+//! the runner writes.
 //!
 //! Files are the buffer: a writer appends and announces the new end, a reader follows at its own
 //! pace from any position. A slow reader therefore never slows the agent, and nobody sees a gap or a
@@ -10,7 +11,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Wri
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use outpost_types::limits::OUTPUT_LOG_BYTES_MAX;
+use outpost_runner::Told;
 use outpost_types::{DispatchId, EventData, EventEnvelope, Timestamp};
 use tokio::sync::watch;
 
@@ -43,14 +44,14 @@ struct Files {
     events: File,
     output: File,
     next_seq: u64,
-    dropped_bytes: u64,
 }
 
 impl Journal {
     /// Opens or makes the files in `dir`. A torn last event line (from a crash) is cut off.
     pub(crate) fn open(dispatch: DispatchId, dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let append = |name| OpenOptions::new().create(true).append(true).read(true).open(dir.join(name));
+        let append =
+            |name| OpenOptions::new().create(true).append(true).read(true).open(dir.join(name));
         let mut events: File = append(EVENTS_FILE)?;
         let output: File = append(OUTPUT_FILE)?;
         let (lines, whole_bytes) = count_lines(&mut events)?;
@@ -63,34 +64,55 @@ impl Journal {
         Ok(Self {
             dispatch,
             dir: dir.to_owned(),
-            files: Mutex::new(Files { events, output, next_seq: lines + 1, dropped_bytes: 0 }),
+            files: Mutex::new(Files { events, output, next_seq: lines + 1 }),
             extent: watch::Sender::new(extent),
         })
     }
 
-    /// Appends one event and announces it.
-    pub(crate) fn event(&self, at: Timestamp, data: EventData) -> io::Result<u64> {
+    /// Appends one event and announces it. `log_offset` is for what was read from the output.
+    pub(crate) fn event(
+        &self,
+        at: Timestamp,
+        log_offset: Option<u64>,
+        data: EventData,
+    ) -> io::Result<u64> {
         let mut files = self.lock();
         let seq = files.next_seq;
-        let envelope = EventEnvelope { seq, at, dispatch_id: self.dispatch, data };
+        let envelope = EventEnvelope { seq, at, dispatch_id: self.dispatch, log_offset, data };
         let mut line = serde_json::to_vec(&envelope).map_err(io::Error::other)?;
         line.push(b'\n');
-        append_whole(&mut files.events, &line, self.extent.borrow().events_bytes)?;
+        let end = self.extent.borrow().events_bytes;
+        files.events.write_all(&line).inspect_err(|_| {
+            // All or nothing: what a failed write left behind is cut off again.
+            if let Err(error) = files.events.set_len(end) {
+                tracing::error!(%error, "could not cut a torn append off");
+            }
+        })?;
         files.next_seq += 1;
         self.extent.send_modify(|extent| extent.events_bytes += line.len() as u64);
         Ok(seq)
     }
 
-    /// Appends output of the agent; beyond the bound it is counted, not kept.
-    pub(crate) fn output(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut files = self.lock();
-        let written = self.extent.borrow().output_bytes;
-        let room = OUTPUT_LOG_BYTES_MAX.saturating_sub(written);
-        let kept = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-        files.dropped_bytes += (bytes.len() - kept) as u64;
-        append_whole(&mut files.output, &bytes[..kept], written)?;
-        self.extent.send_modify(|extent| extent.output_bytes += kept as u64);
-        Ok(())
+    /// The runner has written output up to `end`.
+    pub(crate) fn output_end(&self, end: u64) {
+        self.extent.send_modify(|extent| extent.output_bytes = extent.output_bytes.max(end));
+    }
+
+    /// How much of the output became events.
+    pub(crate) fn told(&self) -> io::Result<Told> {
+        let end = self.extent.borrow().events_bytes;
+        let mut reader = EventReader::open(&self.dir, 0)?;
+        let mut told = Told::default();
+        loop {
+            let events = reader.read(end)?;
+            if events.is_empty() {
+                return Ok(told);
+            }
+            for offset in events.into_iter().filter_map(|event| event.log_offset) {
+                let count = if offset == told.log_offset { told.count + 1 } else { 1 };
+                told = Told { log_offset: offset, count };
+            }
+        }
     }
 
     /// What the last event says.
@@ -99,11 +121,6 @@ impl Journal {
         let after = self.lock().next_seq.saturating_sub(2);
         let mut reader = EventReader::open(&self.dir, after).ok()?;
         reader.read(end).ok()?.pop().map(|event| event.data)
-    }
-
-    /// Bytes of output beyond the bound.
-    pub(crate) fn dropped_bytes(&self) -> u64 {
-        self.lock().dropped_bytes
     }
 
     /// Makes both files durable.
@@ -132,15 +149,6 @@ impl Journal {
         // A panic while holding it leaves whole lines in the files and counters that match them.
         self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-/// Appends all or nothing: what a failed write left behind is cut off again.
-fn append_whole(file: &mut File, bytes: &[u8], end: u64) -> io::Result<()> {
-    file.write_all(bytes).inspect_err(|_| {
-        if let Err(error) = file.set_len(end) {
-            tracing::error!(%error, "could not cut a torn append off");
-        }
-    })
 }
 
 fn count_lines(file: &mut File) -> io::Result<(u64, u64)> {
@@ -191,7 +199,8 @@ impl EventReader {
             let Some(whole) = self.rest.iter().rposition(|byte| *byte == b'\n') else { continue };
             let tail = self.rest.split_off(whole + 1);
             for line in self.rest.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let event: EventEnvelope = serde_json::from_slice(line).map_err(io::Error::other)?;
+                let event: EventEnvelope =
+                    serde_json::from_slice(line).map_err(io::Error::other)?;
                 if event.seq > self.after {
                     events.push(event);
                 }
@@ -274,16 +283,27 @@ mod tests {
     fn sequence_goes_on_after_a_reopen_and_a_torn_line() {
         let dir = tempfile::tempdir().unwrap();
         let first = journal(dir.path());
-        first.event(Timestamp::default(), log("a\nb")).unwrap();
-        first.event(Timestamp::default(), log(&"ü".repeat(100_000))).unwrap();
+        first.event(Timestamp::default(), None, log("a\nb")).unwrap();
+        first.event(Timestamp::default(), None, log(&"ü".repeat(100_000))).unwrap();
         drop(first);
         let mut file = OpenOptions::new().append(true).open(dir.path().join(EVENTS_FILE)).unwrap();
         file.write_all(b"{\"seq\":3,\"torn").unwrap();
         let second = journal(dir.path());
-        assert_eq!(second.event(Timestamp::default(), log("c")).unwrap(), 3);
+        assert_eq!(second.event(Timestamp::default(), None, log("c")).unwrap(), 3);
         assert_eq!(read_all(&second, 0), [1, 2, 3]);
         assert_eq!(read_all(&second, 2), [3]);
         assert_eq!(read_all(&second, 9), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn what_was_told_of_the_output_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(dir.path());
+        assert_eq!(journal.told().unwrap(), Told::default());
+        for offset in [Some(5), None, Some(9), Some(9), None] {
+            journal.event(Timestamp::default(), offset, log("x")).unwrap();
+        }
+        assert_eq!(journal.told().unwrap(), Told { log_offset: 9, count: 2 });
     }
 
     #[test]

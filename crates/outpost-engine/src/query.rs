@@ -36,7 +36,9 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
     field: &str,
     text: Option<&str>,
 ) -> Result<Option<T>, ApiError> {
-    text.map(str::parse).transpose().map_err(|error: T::Err| ApiError::field(field, error.to_string()))
+    text.map(str::parse)
+        .transpose()
+        .map_err(|error: T::Err| ApiError::field(field, error.to_string()))
 }
 
 fn instant(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {

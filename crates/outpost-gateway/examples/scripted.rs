@@ -34,9 +34,7 @@ async fn main() -> Result<(), Failure> {
     let mut shown = 0;
     loop {
         let day = Duration::from_secs(86_400);
-        let entries = handle
-            .journal_until(day, |entries| entries.len() > shown)
-            .await;
+        let entries = handle.journal_until(day, |entries| entries.len() > shown).await;
         for entry in entries.iter().flatten().skip(shown) {
             show(&serde_json::to_string(entry)?);
             shown += 1;
@@ -52,13 +50,7 @@ async fn open(addr: &str, upstream: &str) -> Result<GatewaySession, Failure> {
         let upstream = Upstream::parse(name, upstream)?;
         let credential = Credential::new(name, SCRIPTED_KEY)?;
         let prefix = format!("/{name}");
-        routes.push(Route::new(
-            name,
-            &prefix,
-            upstream,
-            credential,
-            auth_style(provider),
-        )?);
+        routes.push(Route::new(name, &prefix, upstream, credential, auth_style(provider))?);
     }
     let handle = Handle::generate()?;
     show(&format!("gateway http://{addr} key {}", handle.expose()));

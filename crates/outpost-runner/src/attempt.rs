@@ -4,19 +4,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use outpost_agents::{Exit, Verdict, judge};
+use outpost_agents::{Agent, AgentReport, Exit, Verdict, judge};
 use outpost_core::{AgentVerdict, ExitFacts, ResultFacts};
+use outpost_sandbox::{ExitReport, RunningSandbox};
 use outpost_types::limits::{CHECK_SECONDS_MAX, OUTPUT_TAIL_BYTES_MAX};
-use outpost_types::{Attention, CheckResult, EventData, Failure, FailureCode};
+use outpost_types::{AttemptId, Attention, CheckResult, EventData, Failure, FailureCode};
 use outpost_workspace::{Collected, Note};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::local::Parts;
+use crate::output::OutputLog;
 use crate::provision::{ProvisionError, Ready, provision};
-use crate::runner::{Assignment, Command, Outcome, Report};
+use crate::resume::{Saved, claim, lost, reopen_gateway};
+use crate::runner::{Assignment, Command, Outcome, Report, Resume, ResumeStage, Told};
 use crate::side::{SideRun, run_aside};
-use crate::watch::{Ended, watch};
+use crate::watch::{Ended, Output, Watched, watch};
 
 /// Longest collection of results in its sandbox, seconds.
 const COLLECT_SECONDS_MAX: u64 = 300;
@@ -42,19 +45,110 @@ impl Attempt {
         Self { parts, assignment, commands, reports, dir }
     }
 
-    /// Carries it out. Whatever happens, nothing of it is left when this returns.
+    /// Carries it out. Whatever happens, nothing of it is left when this returns; unless nobody
+    /// listens any more, which means that another server will take it up.
     pub(crate) async fn run(mut self) {
-        let outcome = match self.provision().await {
-            Ok(ready) => self.carry_out(ready).await,
+        let outcome = match self.assignment.resume.clone() {
+            None => self.begin().await,
+            Some(resume) => self.resume(resume).await,
+        };
+        if let Some(outcome) = outcome {
+            self.parts.remove_dir(&self.dir).await;
+            self.report(Report::Ended(outcome)).await;
+        }
+    }
+
+    async fn begin(&mut self) -> Option<Outcome> {
+        match self.provision().await {
+            Ok(ready) => {
+                self.announce(&ready.saved).await;
+                self.carry_out(ready, Told::default()).await
+            }
+            Err(ProvisionError::Left) => None,
             Err(error) => Some(Outcome::ProvisionFailed {
                 retry: error.retry(),
                 failure: error.into_failure(),
             }),
-        };
-        self.parts.remove_dir(&self.dir).await;
-        if let Some(outcome) = outcome {
-            self.report(Report::Ended(outcome)).await;
         }
+    }
+
+    /// Goes on where an earlier server stopped.
+    async fn resume(&mut self, resume: Resume) -> Option<Outcome> {
+        let saved = Saved::read(&self.dir);
+        let running = claim(&self.parts, &self.assignment);
+        let Resume { stage, told } = resume;
+        match (saved, running, stage) {
+            (Some(saved), Some(mut running), ResumeStage::Placed { .. } | ResumeStage::Started) => {
+                let session =
+                    reopen_gateway(&self.parts, &self.assignment, &saved, running.as_mut());
+                if stage != ResumeStage::Started {
+                    self.announce(&saved).await;
+                }
+                self.carry_out(Ready { saved, running, session }, told).await
+            }
+            (saved, running, ResumeStage::Placed { rebooted }) => {
+                release(running).await;
+                let may_have_run = match &saved {
+                    Some(saved) => !self.same_launcher(saved).await,
+                    None => false,
+                };
+                let retry = !(rebooted || may_have_run);
+                Some(Outcome::ProvisionFailed { failure: lost(), retry })
+            }
+            (Some(saved), running, ResumeStage::Started) => {
+                release(running).await;
+                let ended = saved.ended.clone().unwrap_or_default();
+                self.recount(saved, ended, told, true).await
+            }
+            (Some(saved), running, ResumeStage::Ended(code)) => {
+                release(running).await;
+                let exit = ExitReport { exit_code: code, ..ExitReport::default() };
+                let ended = saved.ended.clone();
+                let ended = ended.unwrap_or_else(|| Ended { exit: Some(exit), ..Ended::default() });
+                self.recount(saved, ended, told, false).await
+            }
+            (None, running, stage) => {
+                release(running).await;
+                if stage == ResumeStage::Started {
+                    self.report(Report::AgentExited(ExitFacts::default())).await;
+                }
+                self.told_to_collect().await.then(nothing_left)
+            }
+        }
+    }
+
+    async fn same_launcher(&self, saved: &Saved) -> bool {
+        let host = self.parts.sandbox.host().await;
+        host.is_ok_and(|host| host.launcher_pid == saved.launcher_pid)
+    }
+
+    /// Reads the output of an agent that is gone again, and concludes.
+    async fn recount(
+        &mut self,
+        saved: Saved,
+        ended: Ended,
+        told: Told,
+        report_end: bool,
+    ) -> Option<Outcome> {
+        let agent = Arc::clone(self.parts.registry.get(&self.assignment.spec.agent)?);
+        let mut parser = agent.parser();
+        match OutputLog::open(&self.assignment.kept_dir, &self.dir) {
+            Ok(log) => {
+                let mut output = Output::new(log, parser.as_mut(), &self.reports);
+                if let Err(error) = output.replay(told).await {
+                    warn!(%error, "the output of an agent cannot be read again");
+                }
+                output.finish().await;
+            }
+            Err(error) => warn!(%error, "the output of an agent cannot be read again"),
+        }
+        if report_end {
+            self.report(Report::AgentExited(exit_facts(&ended))).await;
+        }
+        if !self.told_to_collect().await {
+            return None;
+        }
+        Some(self.conclude(agent.as_ref(), parser.finish(), &saved, &ended).await)
     }
 
     /// Tells the engine. When nobody listens any more, it makes no difference.
@@ -83,44 +177,70 @@ impl Attempt {
         // Both sides are safe to drop half-way: git dies with its handle, a sandbox with its own.
         tokio::select! {
             biased;
-            () = told_to_end(&mut self.commands) => Err(ProvisionError::Aborted),
+            why = told_to_end(&mut self.commands) => Err(why),
             ready = provision(&self.parts, &self.assignment, &self.dir) => ready,
         }
     }
 
-    async fn carry_out(&mut self, ready: Ready) -> Option<Outcome> {
-        let timings = ready.facts.timings;
+    /// Tells that the agent was started, and what is known since.
+    async fn announce(&self, saved: &Saved) {
+        let timings = saved.facts.timings;
         self.phase("fetch", timings.fetch_millis.unwrap_or(0), None).await;
         self.phase("checkout", timings.checkout_millis.unwrap_or(0), None).await;
         self.phase("sandbox", timings.sandbox_millis.unwrap_or(0), None).await;
-        self.attention(&ready.prepared.notes).await;
-        self.report(Report::AgentStarted(Box::new(ready.facts.clone()))).await;
-        let Ready { running, session, mut parser, prepared, agent, .. } = ready;
-        let ended = watch(running, session, parser.as_mut(), &mut self.commands, &self.reports).await;
-        let Ended { exit, first_output_millis, agent_millis } = ended;
-        let facts = ExitFacts { code: exit.exit_code, first_output_millis, agent_millis };
-        self.phase("agent", agent_millis, None).await;
-        self.report(Report::AgentExited(facts)).await;
-        if !told_to_collect(&mut self.commands).await {
+        self.attention(&saved.prepared.notes).await;
+        self.report(Report::AgentStarted(Box::new(saved.facts.clone()))).await;
+    }
+
+    async fn carry_out(&mut self, ready: Ready, told: Told) -> Option<Outcome> {
+        let Ready { mut saved, running, session } = ready;
+        let agent = Arc::clone(self.parts.registry.get(&self.assignment.spec.agent)?);
+        let mut parser = agent.parser();
+        let ended = match OutputLog::open(&self.assignment.kept_dir, &self.dir) {
+            Ok(log) => {
+                let mut output = Output::new(log, parser.as_mut(), &self.reports);
+                if let Err(error) = output.replay(told).await {
+                    warn!(%error, "the output of an agent cannot be read again");
+                }
+                watch(running, session, output, &mut self.commands).await
+            }
+            Err(error) => {
+                warn!(%error, "the output of an agent cannot be kept; it is ended");
+                release(Some(running)).await;
+                Watched::Ended(Ended::default())
+            }
+        };
+        let Watched::Ended(ended) = ended else { return None };
+        saved.ended = Some(ended.clone());
+        if let Err(error) = saved.write(&self.dir) {
+            warn!(%error, "the end of an agent could not be saved for a later server");
+        }
+        self.report(Report::AgentExited(exit_facts(&ended))).await;
+        if !self.told_to_collect().await {
             return None;
         }
+        Some(self.conclude(agent.as_ref(), parser.finish(), &saved, &ended).await)
+    }
+
+    /// Collects, checks, judges.
+    async fn conclude(
+        &self,
+        agent: &dyn Agent,
+        report: AgentReport,
+        saved: &Saved,
+        ended: &Ended,
+    ) -> Outcome {
         let started = Instant::now();
-        let collected = self.collect(&prepared).await;
+        let collected = self.collect(saved).await;
         let checks = match &collected {
-            Ok(_) => self.run_checks(&prepared).await,
+            Ok(_) => self.run_checks(&saved.prepared).await,
             Err(_) => Vec::new(),
         };
-        let report = parser.finish();
-        let exit = Exit { code: exit.exit_code, signal: exit.signal, oom: exit.oom_killed };
-        let changed = collected.as_ref().is_ok_and(|collected| collected.changed);
-        let verdict = match judge(agent.profile(), &report, &exit, changed) {
-            Verdict::Failed(failure) => AgentVerdict::Failed(failure),
-            Verdict::Completed => match &collected {
-                Ok(_) => AgentVerdict::Completed,
-                Err(failure) => AgentVerdict::Failed(failure.clone()),
-            },
+        let verdict = match &ended.exit {
+            None => AgentVerdict::Failed(lost()),
+            Some(exit) => verdict(agent, &report, exit, &collected),
         };
-        Some(Outcome::Collected(Box::new(ResultFacts {
+        Outcome::Collected(Box::new(ResultFacts {
             verdict,
             summary: report.summary,
             session_id: report.session_id,
@@ -128,22 +248,28 @@ impl Attempt {
             files_changed: collected.ok().map(|collected| collected.files_changed),
             checks,
             collect_millis: millis_since(started),
-        })))
+        }))
+    }
+
+    /// Waits until the end of the agent is on record; `false` when nobody will ever say so.
+    async fn told_to_collect(&mut self) -> bool {
+        loop {
+            match self.commands.recv().await {
+                Some(Command::Collect) => return true,
+                Some(Command::Abort | Command::Stop) => {}
+                None => return false,
+            }
+        }
     }
 
     /// Turns what the agent left into diff, bundle and artifacts. git runs on the agent's files only
     /// inside a sandbox; the host reads nothing but the bundle that comes out.
-    async fn collect(&self, prepared: &outpost_workspace::Prepared) -> Result<Collected, Failure> {
+    async fn collect(&self, saved: &Saved) -> Result<Collected, Failure> {
         let started = Instant::now();
-        let failed = |what: String| {
-            Failure::new(FailureCode::Collect, what)
-                .with_hint("The agent's output is kept; dispatch the task again for its changes.")
-        };
-        let job = self
-            .parts
-            .workspaces
-            .collect_job(prepared)
-            .map_err(|error| failed(error.to_string()))?;
+        let prepared = &saved.prepared;
+        let attempt = self.assignment.attempt;
+        let job = self.parts.workspaces.collect_job(prepared, &saved.litter);
+        let job = job.map_err(|error| not_collected(attempt, &error))?;
         let side = SideRun {
             id: format!("{}-collect", self.assignment.attempt),
             argv: job.argv,
@@ -154,7 +280,8 @@ impl Attempt {
             tier: self.assignment.spec.tier,
             seconds_max: COLLECT_SECONDS_MAX,
         };
-        let ran = run_aside(&self.parts, side).await.map_err(|error| failed(error.to_string()))?;
+        let ran = run_aside(&self.parts, side).await;
+        let ran = ran.map_err(|error| not_collected(attempt, &error))?;
         if !ran.exit.success() {
             warn!(attempt = %self.assignment.attempt, output = %ran.output, "collecting failed");
         }
@@ -163,7 +290,7 @@ impl Attempt {
             .workspaces
             .ingest(prepared, &self.assignment.kept_dir)
             .await
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| not_collected(attempt, &error))?;
         self.attention(&collected.notes).await;
         self.phase("collect", millis_since(started), None).await;
         for (name, size_bytes) in &collected.artifacts {
@@ -204,26 +331,67 @@ impl Attempt {
     }
 }
 
-async fn told_to_end(commands: &mut mpsc::Receiver<Command>) {
-    loop {
-        match commands.recv().await {
-            Some(Command::Abort | Command::Stop) | None => return,
-            Some(Command::Collect) => {}
-        }
-    }
+/// The failure for results that are not to be had; its cause stays in the server's log.
+fn not_collected(attempt: AttemptId, error: &(dyn std::error::Error + 'static)) -> Failure {
+    warn!(%attempt, error, "the results of an attempt could not be collected");
+    Failure::new(FailureCode::Collect, error.to_string())
+        .with_hint("The agent's output is kept; dispatch the task again for its changes.")
 }
 
-/// Waits until the end of the agent is on record; `false` when nobody will ever say so.
-async fn told_to_collect(commands: &mut mpsc::Receiver<Command>) -> bool {
+async fn told_to_end(commands: &mut mpsc::Receiver<Command>) -> ProvisionError {
     loop {
         match commands.recv().await {
-            Some(Command::Collect) => return true,
-            Some(Command::Abort | Command::Stop) => {}
-            None => return false,
+            Some(Command::Abort | Command::Stop) => return ProvisionError::Aborted,
+            None => return ProvisionError::Left,
+            Some(Command::Collect) => {}
         }
     }
 }
 
 pub(crate) fn millis_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn exit_facts(ended: &Ended) -> ExitFacts {
+    ExitFacts {
+        code: ended.exit.as_ref().and_then(|exit| exit.exit_code),
+        first_output_millis: ended.first_output_millis,
+    }
+}
+
+/// What the agent's account, its end and its workspace say together.
+fn verdict(
+    agent: &dyn Agent,
+    report: &AgentReport,
+    exit: &ExitReport,
+    collected: &Result<Collected, Failure>,
+) -> AgentVerdict {
+    let exit = Exit { code: exit.exit_code, signal: exit.signal, oom: exit.oom_killed };
+    let changed = collected.as_ref().is_ok_and(|collected| collected.changed);
+    match (judge(agent.profile(), report, &exit, changed), collected) {
+        (Verdict::Failed(failure), _) => AgentVerdict::Failed(failure),
+        (Verdict::Completed, Err(failure)) => AgentVerdict::Failed(failure.clone()),
+        (Verdict::Completed, Ok(_)) => AgentVerdict::Completed,
+    }
+}
+
+/// The outcome of an attempt of which nothing but its record is left.
+fn nothing_left() -> Outcome {
+    Outcome::Collected(Box::new(ResultFacts {
+        verdict: AgentVerdict::Failed(lost()),
+        summary: None,
+        session_id: None,
+        usage: None,
+        files_changed: None,
+        checks: Vec::new(),
+        collect_millis: 0,
+    }))
+}
+
+async fn release(running: Option<Box<dyn RunningSandbox>>) {
+    if let Some(running) = running
+        && let Err(error) = running.release().await
+    {
+        warn!(%error, "a sandbox could not be released");
+    }
 }

@@ -120,7 +120,9 @@ pub enum InstallError {
         tail: String,
     },
     /// A step took too long.
-    #[error("{title} took longer than {seconds} s and was stopped; check the network and try again")]
+    #[error(
+        "{title} took longer than {seconds} s and was stopped; check the network and try again"
+    )]
     Slow {
         /// The step.
         title: String,
@@ -146,7 +148,9 @@ pub enum InstallError {
         path: PathBuf,
     },
     /// Another process has been installing the same agent for too long.
-    #[error("another process has been installing {0} for over {LOCK_SECONDS_MAX} s; stop it and try again")]
+    #[error(
+        "another process has been installing {0} for over {LOCK_SECONDS_MAX} s; stop it and try again"
+    )]
     Busy(AgentId),
     /// A file could not be written or a program not started.
     #[error("cannot {action} {}; check that it exists and you may write there", path.display())]
@@ -162,11 +166,7 @@ pub enum InstallError {
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> InstallError {
     let path = path.to_owned();
-    move |source| InstallError::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| InstallError::Io { action, path, source }
 }
 
 /// Installs `agent` at its pinned version below `agents_dir`, unless it is there already.
@@ -179,13 +179,9 @@ pub async fn install(
     mut progress: impl FnMut(InstallProgress),
 ) -> Result<Installed, InstallError> {
     let id = agent.profile().id.clone();
-    let plan = agent
-        .install_plan()?
-        .ok_or_else(|| InstallError::NothingToInstall(id.clone()))?;
+    let plan = agent.install_plan()?.ok_or_else(|| InstallError::NothingToInstall(id.clone()))?;
     make_dir(agents_dir)?;
-    let agents_dir = agents_dir
-        .canonicalize()
-        .map_err(io("find", agents_dir))?;
+    let agents_dir = agents_dir.canonicalize().map_err(io("find", agents_dir))?;
     let parent = agents_dir.join(id.as_str());
     make_dir(&parent)?;
     let _lock = lock(&id, &parent.join(".lock"), &mut progress).await?;
@@ -238,6 +234,9 @@ async fn stage(
 ) -> Result<(), InstallError> {
     remove(staging).map_err(io("remove", staging))?;
     make_dir(staging)?;
+    // Whatever the umask: the sandbox's user id reads it.
+    std::fs::set_permissions(staging, std::fs::Permissions::from_mode(0o755))
+        .map_err(io("change", staging))?;
     make_dir(&staging.join(HOME))?;
     for file in &plan.files {
         let path = staging.join(&file.path);
@@ -275,21 +274,17 @@ async fn run_step(step: &InstallStep, host: &Host, staging: &Path) -> Result<(),
     if status.success() {
         return Ok(());
     }
-    Err(InstallError::Step {
-        title: step.title.clone(),
-        status,
-        tail: tail(&output),
-    })
+    Err(InstallError::Step { title: step.title.clone(), status, tail: tail(&output) })
 }
 
 /// Asks the staged program for its version.
-async fn check(plan: &InstallPlan, manifest: &Manifest, staging: &Path) -> Result<(), InstallError> {
-    let staged = Installed::from_manifest(staging, plan, manifest).map_err(|path| {
-        InstallError::Incomplete {
-            agent: plan.agent.clone(),
-            path,
-        }
-    })?;
+async fn check(
+    plan: &InstallPlan,
+    manifest: &Manifest,
+    staging: &Path,
+) -> Result<(), InstallError> {
+    let staged = Installed::from_manifest(staging, plan, manifest)
+        .map_err(|path| InstallError::Incomplete { agent: plan.agent.clone(), path })?;
     let Some((program, words)) = staged.command.split_first() else {
         return Ok(());
     };
@@ -334,13 +329,9 @@ fn publish(plan: &InstallPlan, staging: &Path, target: &Path) -> Result<(), Inst
     remove(&old).map_err(io("remove", &old))
 }
 
-/// Makes a directory that another user id, such as the sandbox's, can read.
+/// Makes a directory and those above it, as readable as the caller's umask lets them be.
 fn make_dir(path: &Path) -> Result<(), InstallError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(io("create", path))
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(io("create", path))
 }
 
 /// Removes a file or directory; one that is not there is fine.
@@ -414,10 +405,8 @@ async fn run(
         (child.wait().await, stdout, stderr)
     };
     let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
-    let (status, stdout, stderr) = done.map_err(|_| InstallError::Slow {
-        title: title.to_owned(),
-        seconds,
-    })?;
+    let (status, stdout, stderr) =
+        done.map_err(|_| InstallError::Slow { title: title.to_owned(), seconds })?;
     let status = status.map_err(io("wait for", program))?;
     let mut output = String::from_utf8_lossy(&stdout).into_owned();
     output.push_str(&String::from_utf8_lossy(&stderr));
@@ -459,10 +448,7 @@ struct Host {
 
 impl Host {
     async fn find(plan: &InstallPlan) -> Result<Self, InstallError> {
-        let mut host = Self {
-            programs: BTreeMap::new(),
-            manifest: Manifest::new(plan),
-        };
+        let mut host = Self { programs: BTreeMap::new(), manifest: Manifest::new(plan) };
         for tool in &plan.tools {
             let found = match tool {
                 Tool::Node => find_node().await,
@@ -515,10 +501,7 @@ async fn find_node() -> Option<Found> {
         if major.is_some_and(|major| major >= NODE_MAJOR_MIN) && program.is_absolute() {
             // One self-contained file; its directory may hold a whole home.
             let runtime_path = (!program.starts_with("/usr")).then(|| program.clone());
-            return Some(Found {
-                program,
-                runtime_path,
-            });
+            return Some(Found { program, runtime_path });
         }
     }
     None
@@ -527,10 +510,7 @@ async fn find_node() -> Option<Found> {
 async fn find_npm() -> Option<Found> {
     for candidate in in_path(&["npm"]) {
         if probe(&candidate, &["--version"]).await.is_some() {
-            return Some(Found {
-                program: candidate,
-                runtime_path: None,
-            });
+            return Some(Found { program: candidate, runtime_path: None });
         }
     }
     None
@@ -562,16 +542,10 @@ async fn find_python() -> Option<Found> {
         }
         let (program, prefix) = (PathBuf::from(executable), PathBuf::from(prefix));
         if program.starts_with("/usr") && prefix.starts_with("/usr") {
-            return Some(Found {
-                program,
-                runtime_path: None,
-            });
+            return Some(Found { program, runtime_path: None });
         }
         if second_best.is_none() && program.starts_with(&prefix) && may_be_shown(&prefix) {
-            second_best = Some(Found {
-                program,
-                runtime_path: Some(prefix),
-            });
+            second_best = Some(Found { program, runtime_path: Some(prefix) });
         }
     }
     second_best
@@ -586,9 +560,7 @@ fn may_be_shown(prefix: &Path) -> bool {
 /// Programs of those names in `PATH`, name by name, at most [`CANDIDATES_MAX`].
 fn in_path(names: &[&str]) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> = std::env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .collect();
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
     names
         .iter()
         .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)))
@@ -611,4 +583,168 @@ async fn probe(program: &Path, args: &[&str]) -> Option<String> {
     }
     let (status, output) = run(command, program, "probe", PROBE_SECONDS_MAX).await.ok()?;
     status.success().then_some(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outpost_agents::{
+        AgentProfile, Invocation, OutputParser, PlanFile, RunSpec, VersionCheck, Word, builtin,
+    };
+    use outpost_types::BuiltinAgent;
+
+    /// A directory of one test, removed at its end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(test: &str) -> Self {
+            let name = format!("outpost-install-{}-{test}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            make_dir(&path).unwrap();
+            Self(path.canonicalize().unwrap())
+        }
+        fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = remove(&self.0);
+        }
+    }
+
+    /// An agent whose installation is a shell script, and is made without a registry.
+    #[derive(Debug)]
+    struct Scripted {
+        real: std::sync::Arc<dyn Agent>,
+        script: &'static str,
+    }
+
+    impl Agent for Scripted {
+        fn profile(&self) -> &AgentProfile {
+            self.real.profile()
+        }
+        fn install_plan(&self) -> Result<Option<InstallPlan>, AgentError> {
+            Ok(Some(InstallPlan {
+                agent: self.profile().id.clone(),
+                version: "1.2.3".into(),
+                tools: Vec::new(),
+                files: vec![PlanFile { path: "setup.sh".into(), contents: self.script.into() }],
+                steps: vec![InstallStep {
+                    title: "set up".into(),
+                    program: StepProgram::Staged("/bin/sh".into()),
+                    args: vec!["setup.sh".into()],
+                    env: vec![("STEP".into(), "1.2.3".into())],
+                }],
+                remove: vec!["setup.sh".into(), "not-there".into()],
+                checks: vec!["bin/agent".into()],
+                command: vec![Word::File("bin/agent".into())],
+                path_dirs: Vec::new(),
+                version_check: VersionCheck {
+                    args: vec!["--version".into()],
+                    expect: "1.2.3".into(),
+                },
+                installed_bytes: 1,
+            }))
+        }
+        fn invocation(&self, run: &RunSpec, to: &Installed) -> Result<Invocation, AgentError> {
+            self.real.invocation(run, to)
+        }
+        fn parser(&self) -> Box<dyn OutputParser> {
+            self.real.parser()
+        }
+    }
+
+    const GOOD: &str = "mkdir bin && printf '#!/bin/sh\\necho agent '$STEP'\\n' > bin/agent && \
+        chmod 755 bin/agent && env > env.txt && echo $$ >> runs.txt";
+
+    fn scripted(script: &'static str) -> Scripted {
+        Scripted { real: builtin(BuiltinAgent::Claude), script }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(dir)
+            .expect("the directory is there")
+            .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn an_installation_is_published_whole_and_once() {
+        let dir = Scratch::new("whole");
+        let agent = scripted(GOOD);
+        let mut seen = Vec::new();
+        let first = install(&agent, dir.path(), |progress| seen.push(progress)).await.unwrap();
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        let root = first.root.clone().unwrap();
+        assert_eq!(names(&root), ["bin", "env.txt", MANIFEST_NAME, "runs.txt"]);
+        let again = install(&agent, dir.path(), |progress| panic!("{progress:?}")).await.unwrap();
+        assert_eq!(first, again);
+        assert_eq!(names(root.parent().unwrap()), [".lock", "1.2.3"]);
+        let environment = std::fs::read_to_string(root.join("env.txt")).unwrap();
+        assert!(environment.contains(&format!("/{STAGING}/{HOME}\n")));
+        assert!(!environment.contains("CARGO"), "the caller's environment got through");
+        let mode = root.join("env.txt").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+    }
+
+    #[tokio::test]
+    async fn two_at_once_install_once() {
+        let dir = Scratch::new("twice");
+        let agent = scripted(GOOD);
+        let (one, two) =
+            tokio::join!(install(&agent, dir.path(), |_| ()), install(&agent, dir.path(), |_| ()));
+        let root = one.unwrap().root.unwrap();
+        assert_eq!(Some(&root), two.unwrap().root.as_ref());
+        let runs = std::fs::read_to_string(root.join("runs.txt")).unwrap();
+        assert_eq!(runs.lines().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn failures_leave_nothing_and_say_why() {
+        let dir = Scratch::new("fail");
+        for (script, wanted) in [
+            ("echo first; echo the reason >&2; exit 7", "the reason"),
+            ("true", "lacks"),
+            (
+                "mkdir bin; printf '#!/bin/sh\\necho agent 9.9\\n' > bin/agent; chmod 755 bin/agent",
+                "it says: agent 9.9",
+            ),
+        ] {
+            let error = install(&scripted(script), dir.path(), |_| ()).await.unwrap_err();
+            assert!(error.to_string().contains(wanted), "{error}");
+            assert_eq!(names(&dir.path().join("claude")), [".lock"]);
+        }
+        // What went wrong before does not stand in the way.
+        assert!(install(&scripted(GOOD), dir.path(), |_| ()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_installation_is_replaced() {
+        let dir = Scratch::new("damaged");
+        let agent = scripted(GOOD);
+        let root = install(&agent, dir.path(), |_| ()).await.unwrap().root.unwrap();
+        std::fs::remove_file(root.join("bin/agent")).unwrap();
+        std::fs::create_dir(root.parent().unwrap().join(STAGING)).unwrap();
+        let mended = install(&agent, dir.path(), |_| ()).await.unwrap();
+        assert!(Path::new(&mended.command[0]).is_file());
+        assert_eq!(names(root.parent().unwrap()), [".lock", "1.2.3"]);
+    }
+
+    #[tokio::test]
+    async fn slow_and_loud_programs_are_bounded() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "while :; do :; done"]);
+        let slow = run(command, Path::new("/bin/sh"), "loop", 1).await.unwrap_err();
+        assert!(slow.to_string().contains("longer than 1 s"), "{slow}");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo end"]);
+        let (status, output) = run(command, Path::new("/bin/sh"), "loud", 60).await.unwrap();
+        assert!(status.success() && output.len() <= OUTPUT_BYTES_MAX * 2 + 16 * 1024);
+        assert!(output.ends_with("end\n"));
+        assert_eq!(tail("a\u{1b}[31mb\n\nc"), "ab\nc");
+    }
 }

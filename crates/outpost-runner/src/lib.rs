@@ -10,11 +10,16 @@ pub mod install;
 mod lines;
 mod local;
 mod models;
+mod output;
 mod provision;
+mod resume;
 mod runner;
 mod side;
 mod watch;
 
 pub use local::{LocalRunner, LocalRunnerConfig};
 pub use models::Models;
-pub use runner::{Assignment, COMMANDS_MAX, Command, Outcome, REPORTS_MAX, Report, Runner};
+pub use runner::{
+    Assignment, COMMANDS_MAX, Command, Outcome, REPORTS_MAX, Report, Resume, ResumeStage, Runner,
+    Told,
+};

@@ -1,8 +1,8 @@
 //! The local fleet: every attempt in a Linux sandbox of this host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use outpost_agents::{Agent, Installed, Registry};
@@ -43,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) sandbox: Arc<dyn Sandbox>,
     pub(crate) workspaces: Workspaces,
     pub(crate) gateway: Gateway,
+    /// Sandboxes of an earlier server, by name, until their attempts are taken up.
+    found: Mutex<BTreeMap<String, Reattached>>,
 }
 
 impl LocalRunner {
@@ -56,7 +58,8 @@ impl LocalRunner {
         workspaces: Workspaces,
         gateway: Gateway,
     ) -> Self {
-        let parts = Parts { config, registry, models, sandbox, workspaces, gateway };
+        let found = Mutex::default();
+        let parts = Parts { config, registry, models, sandbox, workspaces, gateway, found };
         Self { parts: Arc::new(parts) }
     }
 }
@@ -67,6 +70,11 @@ impl Parts {
         if let Err(error) = self.workspaces.remove(dir).await {
             warn!(%error, dir = %dir.display(), "a directory of an attempt is left behind");
         }
+    }
+
+    /// The sandbox of that name of an earlier server, once.
+    pub(crate) fn take_found(&self, name: &str) -> Option<Reattached> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
     /// Why the agent cannot run here.
@@ -147,7 +155,7 @@ impl Runner for LocalRunner {
         match self.parts.sandbox.reattach().await {
             Ok(found) => {
                 for sandbox in found {
-                    remove_stray(sandbox, &is_live).await;
+                    self.keep_or_remove(sandbox, &is_live).await;
                 }
             }
             Err(error) => warn!(%error, "the sandboxes of an earlier server cannot be listed"),
@@ -169,16 +177,24 @@ fn repo_error(error: &SourceError) -> ApiError {
     ApiError { field: Some("repo".to_owned()), ..ApiError::new(code, error.to_string()) }
 }
 
-/// Ends a sandbox that no live attempt owns. Its name is the attempt's, or begins with it.
-async fn remove_stray(sandbox: Reattached, is_live: &(dyn Fn(&str) -> bool + Sync)) {
-    match sandbox {
-        Reattached::Parked(parked) => drop(parked),
-        Reattached::Running(running) if is_live(running.id()) => {}
-        Reattached::Running(running) => {
-            let id = running.id().to_owned();
-            if let Err(error) = running.release().await {
-                warn!(%error, %id, "a sandbox of an earlier server could not be removed");
-            }
+impl LocalRunner {
+    /// Holds a sandbox for its live attempt; ends one that has none.
+    async fn keep_or_remove(&self, sandbox: Reattached, is_live: &(dyn Fn(&str) -> bool + Sync)) {
+        let name = match &sandbox {
+            Reattached::Parked(parked) => parked.id().to_owned(),
+            Reattached::Running(running) => running.id().to_owned(),
+        };
+        if is_live(&name) {
+            let mut found = self.parts.found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.insert(name, sandbox);
+            return;
+        }
+        let removed = match sandbox {
+            Reattached::Parked(parked) => parked.discard().await,
+            Reattached::Running(running) => running.release().await,
+        };
+        if let Err(error) = removed {
+            warn!(%error, %name, "a sandbox of an earlier server could not be removed");
         }
     }
 }

@@ -1,21 +1,17 @@
 //! Everything up to the start of the agent's process.
 
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use outpost_agents::{
-    Agent, AgentError, Installed, Invocation, OutputParser, RunSpec, TrackedFile, Unavailable,
-};
+use outpost_agents::{Agent, AgentError, Installed, Invocation, RunSpec, TrackedFile, Unavailable};
 use outpost_core::PreparedFacts;
 use outpost_gateway::gateway::{
     GatewayError, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
 };
-use outpost_sandbox::{
-    Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError, SandboxSpec,
-};
+use outpost_sandbox::{Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError, SandboxSpec};
 use outpost_types::limits::STOP_GRACE_SECONDS;
 use outpost_types::{Failure, FailureCode, Isolation, PhaseTimings, Tier};
 use outpost_workspace::{PrepareError, PrepareRequest, Prepared, SourceError};
@@ -24,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::attempt::millis_since;
 use crate::local::Parts;
+use crate::resume::Saved;
 use crate::runner::Assignment;
 
 /// Where the agent's home is inside.
@@ -39,13 +36,13 @@ const PIDS_MAX: u32 = 1_024;
 
 /// An agent that was started.
 pub(crate) struct Ready {
-    pub(crate) facts: PreparedFacts,
-    pub(crate) prepared: Prepared,
-    pub(crate) agent: Arc<dyn Agent>,
-    pub(crate) parser: Box<dyn OutputParser>,
+    pub(crate) saved: Saved,
     pub(crate) running: Box<dyn RunningSandbox>,
-    pub(crate) session: Option<(GatewaySession, mpsc::Receiver<GatewayEvent>)>,
+    pub(crate) session: Option<Session>,
 }
+
+/// A gateway and what it reports.
+pub(crate) type Session = (GatewaySession, mpsc::Receiver<GatewayEvent>);
 
 /// Why there is no agent running.
 #[derive(Debug, Error)]
@@ -53,6 +50,9 @@ pub(crate) enum ProvisionError {
     /// Somebody wants it to end.
     #[error("It was told to end before the agent started.")]
     Aborted,
+    /// The server ends; the next one will try.
+    #[error("The server ended before the agent started.")]
+    Left,
     /// The agent is not what it was when the dispatch was accepted.
     #[error("The agent cannot run here: {0}.")]
     Unavailable(String),
@@ -92,7 +92,12 @@ impl ProvisionError {
                 SandboxError::Full { .. } | SandboxError::LauncherLost | SandboxError::Io(_)
             ),
             Self::Io(_) => true,
-            Self::Aborted | Self::Source(_) | Self::Unavailable(_) | Self::Agent(_) | Self::Gateway(_) => false,
+            Self::Aborted
+            | Self::Left
+            | Self::Source(_)
+            | Self::Unavailable(_)
+            | Self::Agent(_)
+            | Self::Gateway(_) => false,
         }
     }
 
@@ -118,13 +123,7 @@ pub(crate) async fn provision(
     let agent = parts.registry.get(&spec.agent);
     let agent = agent.ok_or_else(|| ProvisionError::Unavailable("it is not declared".into()))?;
     let installed = Installed::load(&parts.config.agents_dir, agent.as_ref())?;
-    let route = match agent.provider(&spec.model_id) {
-        Some(provider) => {
-            let route = parts.models.route(provider).map_err(ProvisionError::Unavailable)?;
-            Some(route.clone())
-        }
-        None => None,
-    };
+    let route = route_of(parts, agent.as_ref(), &spec.model_id)?;
     let prepared = prepare_workspace(parts, assignment, dir).await?;
     let handle = Handle::generate()?;
     let run = run_spec(assignment, &prepared, &handle);
@@ -132,15 +131,10 @@ pub(crate) async fn provision(
     let began = Instant::now();
     let mut parked = make_sandbox(parts, assignment, &invocation, &prepared).await?;
     let sandbox_millis = millis_since(began);
-    let isolation = isolation_of(parked.as_ref());
-    let session = open_gateway(parts, parked.as_mut(), handle, route)?;
-    let payload = payload_of(invocation, &spec.task, &run.workdir);
-    let parser = agent.parser();
-    let running = parked.start(payload).await?;
     let facts = PreparedFacts {
         branch: prepared.branch.clone(),
         base_commit: Some(prepared.base_commit.clone()),
-        isolation: Some(isolation),
+        isolation: Some(isolation_of(parked.as_ref())),
         timings: PhaseTimings {
             fetch_millis: Some(prepared.fetch_millis),
             checkout_millis: Some(prepared.checkout_millis),
@@ -148,7 +142,20 @@ pub(crate) async fn provision(
             ..PhaseTimings::default()
         },
     };
-    Ok(Ready { facts, prepared, agent: Arc::clone(agent), parser, running, session })
+    let session = open_gateway(parts, parked.take_listener(), handle.clone(), route)?;
+    let saved = Saved {
+        prepared,
+        facts,
+        handle: handle.expose().to_owned(),
+        litter: invocation.litter.clone(),
+        launcher_pid: parts.sandbox.host().await?.launcher_pid,
+        ended: None,
+    };
+    // Before the start: a server that finds an agent running must find this, too.
+    saved.write(dir)?;
+    let payload = payload_of(invocation, &spec.task, &run.workdir);
+    let running = parked.start(payload).await?;
+    Ok(Ready { saved, running, session })
 }
 
 async fn prepare_workspace(
@@ -209,8 +216,9 @@ async fn make_sandbox(
         .read_write(&home, HOME_INSIDE);
     spec.limits = limits_of(assignment.spec.tier, seconds_max);
     spec.listener_port = Some(GATEWAY_PORT);
-    for path in &invocation.ro_paths {
-        spec = spec.read_only(path, path);
+    for path in invocation.ro_paths.iter().filter(|path| !is_userland(path)) {
+        // What is shown is the thing itself, wherever the links of the host lead.
+        spec = spec.read_only(path.canonicalize()?, path);
     }
     for (host, inside) in &prepared.ro_binds {
         spec = spec.read_only(host, inside);
@@ -226,32 +234,44 @@ async fn make_sandbox(
     Ok(parts.sandbox.create(spec).await?)
 }
 
+/// Whether every sandbox shows this path already.
+fn is_userland(path: &Path) -> bool {
+    ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|root| path.starts_with(root))
+}
+
 fn isolation_of(parked: &dyn ParkedSandbox) -> Isolation {
     let isolation = parked.isolation();
     Isolation { effective: isolation.enforced.clone(), missing: isolation.missing.clone() }
 }
 
-type Session = (GatewaySession, mpsc::Receiver<GatewayEvent>);
-
 /// Opens the gateway on the listener that was made inside; an agent without a provider gets none.
-fn open_gateway(
+pub(crate) fn open_gateway(
     parts: &Parts,
-    parked: &mut dyn ParkedSandbox,
+    listener: Option<TcpListener>,
     handle: Handle,
     route: Option<Route>,
 ) -> Result<Option<Session>, ProvisionError> {
-    let (Some(route), Some(listener)) = (route, parked.take_listener()) else {
-        return Ok(None);
-    };
+    let (Some(route), Some(listener)) = (route, listener) else { return Ok(None) };
     let grant = GatewayGrant::new(handle, vec![route])?;
     Ok(Some(parts.gateway.serve(tokio::net::TcpListener::from_std(listener)?, grant)))
 }
 
-fn run_spec(
-    assignment: &Assignment,
-    prepared: &Prepared,
-    handle: &Handle,
-) -> RunSpec {
+/// The way to the provider of an agent's model; `None` for agents without one.
+pub(crate) fn route_of(
+    parts: &Parts,
+    agent: &dyn Agent,
+    model_id: &str,
+) -> Result<Option<Route>, ProvisionError> {
+    match agent.provider(model_id) {
+        Some(provider) => {
+            let route = parts.models.route(provider).map_err(ProvisionError::Unavailable)?;
+            Ok(Some(route.clone()))
+        }
+        None => Ok(None),
+    }
+}
+
+fn run_spec(assignment: &Assignment, prepared: &Prepared, handle: &Handle) -> RunSpec {
     let spec = &assignment.spec;
     let inside = prepared.inside.display();
     let tracked = |path: &String| {

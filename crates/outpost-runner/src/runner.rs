@@ -26,6 +26,40 @@ pub struct Assignment {
     pub spec: DispatchSpec,
     /// Where kept files go; exists already.
     pub kept_dir: PathBuf,
+    /// Set when an earlier server began it.
+    pub resume: Option<Resume>,
+}
+
+/// How far an earlier server came with an attempt, by its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// The last thing that is on record.
+    pub stage: ResumeStage,
+    /// Events from the agent's output that are in the event log.
+    pub told: Told,
+}
+
+/// The last thing on record of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResumeStage {
+    /// It was placed; whether the agent was started is not on record.
+    Placed {
+        /// The machine was started anew since: whether the agent ran cannot be found out.
+        rebooted: bool,
+    },
+    /// The agent was started.
+    Started,
+    /// The agent ended, with this exit code.
+    Ended(Option<i32>),
+}
+
+/// How much of the agent's output became events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Told {
+    /// Offset in the output log of the last such event, bytes.
+    pub log_offset: u64,
+    /// Events with that very offset.
+    pub count: u64,
 }
 
 /// What the engine tells a runner.
@@ -44,10 +78,17 @@ pub enum Command {
 pub enum Report {
     /// The agent's process was started.
     AgentStarted(Box<PreparedFacts>),
-    /// Bytes the agent printed, as they came.
-    Output(Vec<u8>),
+    /// The output log reaches to here, bytes.
+    OutputEnd(u64),
     /// Something for the event stream.
     Event(EventData),
+    /// Something for the event stream that was read from the agent's output.
+    AgentEvent {
+        /// Where in the output log the line ends, bytes.
+        log_offset: u64,
+        /// What it says.
+        data: EventData,
+    },
     /// The agent's process ended.
     AgentExited(ExitFacts),
     /// The attempt is over and nothing of it runs any more.
@@ -96,6 +137,7 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
         reports: mpsc::Sender<Report>,
     );
 
-    /// Removes sandboxes and workspaces of attempts that are not `live`; called at start.
+    /// Removes sandboxes and workspaces of attempts that are not `live`, and holds those that are for
+    /// [`Runner::run`] to take up again. Called once, at start.
     async fn sweep(&self, live: &BTreeSet<AttemptId>);
 }

@@ -1,62 +1,76 @@
 //! The time between the agent's start and its end: output becomes events, commands become signals.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use outpost_agents::OutputParser;
 use outpost_gateway::gateway::{GatewayEvent, GatewaySession};
 use outpost_sandbox::{ExitReport, RunningSandbox, SandboxError};
 use outpost_types::limits::STOP_GRACE_SECONDS;
-use outpost_types::{EventData, LogStreamName};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use outpost_types::{Attention, EventData, LogStreamName};
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::Instant as Deadline;
 use tracing::warn;
 
 use crate::attempt::millis_since;
 use crate::lines::LineCutter;
-use crate::runner::{Command, Report};
+use crate::output::{OutputLog, Taken};
+use crate::runner::{Command, Report, Told};
 
-/// Most bytes read from a pipe at once.
-const READ_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for the rest of the output once the agent's sandbox is empty, seconds.
 const DRAIN_SECONDS_MAX: u64 = 1;
 
 /// How the agent ended.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Ended {
-    pub(crate) exit: ExitReport,
+    /// Absent when nobody can say: the sandbox is gone and its launcher with it.
+    pub(crate) exit: Option<ExitReport>,
     pub(crate) first_output_millis: Option<u64>,
     pub(crate) agent_millis: u64,
 }
 
-/// Follows the agent to its end. Its sandbox is empty and its gateway closed when this returns.
+/// What became of a watched agent.
+pub(crate) enum Watched {
+    /// It ended; its sandbox is empty and its gateway closed.
+    Ended(Ended),
+    /// It goes on without us: the server ends, and the next one will take it up.
+    Left,
+}
+
+/// Follows the agent to its end, or to ours.
 pub(crate) async fn watch(
     mut running: Box<dyn RunningSandbox>,
     session: Option<(GatewaySession, mpsc::Receiver<GatewayEvent>)>,
-    parser: &mut dyn OutputParser,
+    mut output: Output<'_>,
     commands: &mut mpsc::Receiver<Command>,
-    reports: &mpsc::Sender<Report>,
-) -> Ended {
-    let started = Instant::now();
+) -> Watched {
+    let started = output.started;
+    let reports = output.reports.clone();
     let (session, denials) = session.map_or((None, None), |(session, events)| {
-        (Some(session), Some(tokio::spawn(report_denials(events, reports.clone()))))
+        (Some(session), Some(tokio::spawn(report_denials(events, reports))))
     });
-    let mut output = Output::new(parser, reports, started);
-    let pipes = (running.take_stdout(), running.take_stderr());
+    let pipes = Pipe::of(running.take_stdout())
+        .and_then(|stdout| Ok((stdout, Pipe::of(running.take_stderr())?)));
     let exit = match pipes {
-        (Some(stdout), Some(stderr)) => {
-            follow(running.as_ref(), stdout, stderr, &mut output, commands).await
+        Ok((stdout, stderr)) => {
+            follow(running.as_ref(), [stdout, stderr], &mut output, commands).await
         }
-        _ => running.wait().await,
+        Err(error) => Err(error.into()),
+    };
+    let exit = match exit {
+        Ok(None) => return Watched::Left,
+        Ok(Some(exit)) => Ok(exit),
+        Err(error) => Err(error),
     };
     if let Err(error) = running.release().await {
         warn!(%error, "the sandbox of an agent could not be released");
     }
-    let exit = exit.unwrap_or_else(|error| {
-        warn!(%error, "the end of an agent could not be read");
-        ExitReport { killed: true, ..ExitReport::default() }
-    });
-    let agent_millis = millis_since(started);
-    let first_output_millis = output.first_millis;
+    let exit = exit.inspect_err(|error| warn!(%error, "the end of an agent cannot be known")).ok();
     if let Some(session) = session {
         session.shutdown().await;
     }
@@ -65,45 +79,43 @@ pub(crate) async fn watch(
     {
         warn!(%error, "denials of a gateway could not be reported");
     }
-    Ended { exit, first_output_millis, agent_millis }
+    let agent_millis = millis_since(started);
+    Watched::Ended(Ended { exit, first_output_millis: output.first_millis, agent_millis })
 }
 
+/// How the agent ended; `None` when nobody commands this any more.
 async fn follow(
     running: &dyn RunningSandbox,
-    mut stdout: impl AsyncRead + Unpin,
-    mut stderr: impl AsyncRead + Unpin,
+    mut pipes: [Pipe; 2],
     output: &mut Output<'_>,
     commands: &mut mpsc::Receiver<Command>,
-) -> Result<ExitReport, SandboxError> {
-    let mut pieces = (vec![0; READ_BYTES_MAX], vec![0; READ_BYTES_MAX]);
-    let mut open = (true, true);
+) -> Result<Option<ExitReport>, SandboxError> {
     let mut exit = None;
-    let mut listening = true;
     // Until the agent is told to end this is the kill's instant; afterwards that of the last byte.
     let mut deadline: Option<Deadline> = None;
-    while exit.is_none() || open.0 || open.1 {
+    while exit.is_none() || pipes.iter().any(Pipe::is_open) {
         let at = deadline.unwrap_or_else(|| Deadline::now() + Duration::from_secs(3600));
+        let [stdout, stderr] = &mut pipes;
         tokio::select! {
-            read = stdout.read(&mut pieces.0), if open.0 => {
-                open.0 = output.take(LogStreamName::Stdout, &pieces.0, read).await;
+            ready = stdout.readable(), if stdout.is_open() => {
+                ready?;
+                output.take(LogStreamName::Stdout, stdout).await?;
             }
-            read = stderr.read(&mut pieces.1), if open.1 => {
-                open.1 = output.take(LogStreamName::Stderr, &pieces.1, read).await;
+            ready = stderr.readable(), if stderr.is_open() => {
+                ready?;
+                output.take(LogStreamName::Stderr, stderr).await?;
             }
             ended = running.wait(), if exit.is_none() => {
                 exit = Some(ended?);
                 deadline = Some(Deadline::now() + Duration::from_secs(DRAIN_SECONDS_MAX));
             }
-            command = commands.recv(), if listening && exit.is_none() => match command {
+            command = commands.recv(), if exit.is_none() => match command {
                 Some(Command::Stop | Command::Abort) if deadline.is_none() => {
                     running.stop().await?;
                     deadline = Some(Deadline::now() + Duration::from_secs(STOP_GRACE_SECONDS));
                 }
                 Some(_) => {}
-                None => {
-                    listening = false;
-                    running.kill().await?;
-                }
+                None => return Ok(None),
             },
             () = tokio::time::sleep_until(at), if deadline.is_some() => {
                 if exit.is_some() {
@@ -115,63 +127,135 @@ async fn follow(
         }
     }
     output.finish().await;
-    Ok(exit.unwrap_or_default())
+    Ok(exit)
 }
 
-/// Turns bytes into reports.
-struct Output<'a> {
+/// The end of a pipe that the launcher keeps, too.
+struct Pipe {
+    fd: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Pipe {
+    fn of(receiver: Option<pipe::Receiver>) -> io::Result<Self> {
+        let fd = receiver.map(pipe::Receiver::into_nonblocking_fd).transpose()?;
+        Ok(Self { fd: fd.map(outpost_sandbox::watch).transpose()? })
+    }
+
+    const fn is_open(&self) -> bool {
+        self.fd.is_some()
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match &self.fd {
+            Some(fd) => fd.readable().await.map(|mut ready| ready.retain_ready()),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Moves what it holds into the log; empty when it held nothing after all, or ended.
+    fn take(&mut self, stream: LogStreamName, log: &mut OutputLog) -> io::Result<Option<Taken>> {
+        let Some(fd) = &self.fd else { return Ok(None) };
+        match fd.try_io(Interest::READABLE, |fd| log.take(stream, fd)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Ok(taken) if taken.bytes.is_empty() => {
+                self.fd = None;
+                Ok(None)
+            }
+            taken => taken.map(Some),
+        }
+    }
+}
+
+/// Turns the agent's output into reports.
+pub(crate) struct Output<'a> {
+    log: OutputLog,
     parser: &'a mut dyn OutputParser,
     reports: &'a mpsc::Sender<Report>,
     started: Instant,
     first_millis: Option<u64>,
     stdout: LineCutter,
     stderr: LineCutter,
+    /// What an earlier server told of this output.
+    told: Told,
 }
 
 impl<'a> Output<'a> {
-    fn new(
+    pub(crate) fn new(
+        log: OutputLog,
         parser: &'a mut dyn OutputParser,
         reports: &'a mpsc::Sender<Report>,
-        started: Instant,
     ) -> Self {
         let (stdout, stderr) = (LineCutter::default(), LineCutter::default());
-        Self { parser, reports, started, first_millis: None, stdout, stderr }
+        let (started, told) = (Instant::now(), Told::default());
+        Self { log, parser, reports, started, first_millis: None, stdout, stderr, told }
     }
 
-    /// Takes what was read; `false` at the end of the stream.
-    async fn take(
-        &mut self,
-        stream: LogStreamName,
-        piece: &[u8],
-        read: std::io::Result<usize>,
-    ) -> bool {
-        let Ok(read @ 1..) = read else { return false };
-        let bytes = &piece[..read];
+    /// Reads again what an earlier server took, and tells what it had not told yet.
+    pub(crate) async fn replay(&mut self, told: Told) -> io::Result<()> {
+        self.told = told;
+        for (stream, piece) in self.log.pieces() {
+            let taken = self.log.read(&piece)?;
+            self.digest(stream, taken).await;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, stream: LogStreamName, pipe: &mut Pipe) -> io::Result<()> {
+        if let Some(taken) = pipe.take(stream, &mut self.log)? {
+            self.digest(stream, taken).await;
+        }
+        Ok(())
+    }
+
+    async fn digest(&mut self, stream: LogStreamName, taken: Taken) {
         self.first_millis.get_or_insert_with(|| millis_since(self.started));
-        self.report(Report::Output(bytes.to_vec())).await;
+        self.report(Report::OutputEnd(self.log.end())).await;
         let cutter = match stream {
             LogStreamName::Stdout => &mut self.stdout,
             LogStreamName::Stderr => &mut self.stderr,
         };
-        for line in cutter.push(bytes) {
-            self.line(stream, &line).await;
-        }
-        true
-    }
-
-    async fn finish(&mut self) {
-        if let Some(line) = self.stdout.finish() {
-            self.line(LogStreamName::Stdout, &line).await;
-        }
-        if let Some(line) = self.stderr.finish() {
-            self.line(LogStreamName::Stderr, &line).await;
+        for (line, passed) in cutter.push(&taken.bytes) {
+            let log_offset = (taken.start + passed as u64).min(self.log.end());
+            for event in self.parser.line(stream, &line) {
+                self.tell(log_offset, event).await;
+            }
         }
     }
 
-    async fn line(&mut self, stream: LogStreamName, line: &str) {
-        for event in self.parser.line(stream, line) {
-            self.report(Report::Event(event)).await;
+    /// Tells what was held back for the end of a line or of the output.
+    pub(crate) async fn finish(&mut self) {
+        let log_offset = self.log.end();
+        let last = [
+            (LogStreamName::Stdout, self.stdout.finish()),
+            (LogStreamName::Stderr, self.stderr.finish()),
+        ];
+        let mut events = Vec::new();
+        for (stream, line) in last {
+            events.extend(line.iter().flat_map(|line| self.parser.line(stream, line)));
         }
+        events.extend(self.parser.flush());
+        for event in events {
+            self.tell(log_offset, event).await;
+        }
+        let dropped = self.log.dropped_bytes();
+        if dropped > 0 {
+            let code = "output_truncated".to_owned();
+            let message =
+                format!("The last {dropped} bytes of output are over the bound and were not kept.");
+            self.report(Report::Event(EventData::Attention(Attention { code, message }))).await;
+        }
+    }
+
+    /// Reports an event, unless an earlier server did.
+    async fn tell(&mut self, log_offset: u64, data: EventData) {
+        if log_offset < self.told.log_offset {
+            return;
+        }
+        if log_offset == self.told.log_offset && self.told.count > 0 {
+            self.told.count -= 1;
+            return;
+        }
+        self.report(Report::AgentEvent { log_offset, data }).await;
     }
 
     async fn report(&mut self, report: Report) {

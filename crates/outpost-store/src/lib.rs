@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The record of everything: dispatches, attempts, API keys, event heads, idempotency keys, audit.
+//!
+//! [`Store`] is the sum of small traits split by noun; [`SqliteStore`] keeps it in one file,
+//! [`MemoryStore`] in memory for tests, and [`conformance::suite`] is what every version passes.
+//! An answer to a write means it is durable: SQLite answers only after the fsync of its batch.
+//!
+//! Bounded: the write queue, a batch, a page, an audit detail, the waiting scans (see the constants
+//! of each module). Deliberately absent: a clock and randomness (instants and ids are handed in),
+//! event and log bodies (files), retention, and any decision about a dispatch, which is
+//! `outpost-core`'s.
+
+mod audit;
+pub mod conformance;
+mod error;
+mod keys;
+mod memory;
+mod metrics;
+mod prepare;
+mod records;
+mod sqlite;
+mod traits;
+
+pub use audit::{
+    AUDIT_DETAIL_BYTES_MAX, AUDIT_ROWS_MAX, AuditEntry, AuditHead, AuditRange, AuditRow, BrokenAt,
+};
+pub use error::{Cause, StoreError};
+pub use keys::{
+    API_KEY_PREFIX_CHARS, ApiKey, ApiKeyRecord, KEY_TOUCHES_MAX, KEYS_ROWS_MAX, KeyHash, KeyTouch,
+    NotAKey,
+};
+pub use memory::MemoryStore;
+pub use metrics::StoreMetrics;
+pub use records::{
+    AcceptDispatch, Accepted, AttemptRecord, EventHead, IdempotencyClaim, LIST_ROWS_MAX,
+    LIVE_ROWS_MAX, ListFilter, PURGE_ROWS_MAX,
+};
+pub use sqlite::{
+    ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, DATABASE_FILE, SCAN_QUEUE_MAX, SqliteOptions,
+    SqliteStore, WRITE_QUEUE_MAX,
+};
+pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Store};

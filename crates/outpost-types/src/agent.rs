@@ -23,9 +23,7 @@ impl AgentId {
     /// The built-in agent of that name.
     #[must_use]
     pub fn builtin(&self) -> Option<BuiltinAgent> {
-        BuiltinAgent::ALL
-            .into_iter()
-            .find(|agent| agent.as_str() == self.0)
+        BuiltinAgent::ALL.into_iter().find(|agent| agent.as_str() == self.0)
     }
 }
 
@@ -82,13 +80,7 @@ pub enum BuiltinAgent {
 
 impl BuiltinAgent {
     /// All of them, in the order they are shown.
-    pub const ALL: [Self; 5] = [
-        Self::Claude,
-        Self::Codex,
-        Self::Gemini,
-        Self::Aider,
-        Self::Grok,
-    ];
+    pub const ALL: [Self; 5] = [Self::Claude, Self::Codex, Self::Gemini, Self::Aider, Self::Grok];
 
     /// As in requests.
     #[must_use]
@@ -121,13 +113,8 @@ pub enum Provider {
 
 impl Provider {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Anthropic,
-        Self::Openai,
-        Self::Google,
-        Self::Deepseek,
-        Self::Xai,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Anthropic, Self::Openai, Self::Google, Self::Deepseek, Self::Xai];
 
     /// As in configuration.
     #[must_use]
@@ -185,21 +172,15 @@ impl Tier {
         const MIB: u64 = 1024 * 1024;
         const GIB: u64 = 1024 * MIB;
         match self {
-            Self::Fast => Resources {
-                cpu_millis: 500,
-                memory_bytes: 1024 * MIB,
-                disk_bytes: 5 * GIB,
-            },
-            Self::Balanced => Resources {
-                cpu_millis: 1000,
-                memory_bytes: 2048 * MIB,
-                disk_bytes: 10 * GIB,
-            },
-            Self::Flagship => Resources {
-                cpu_millis: 2000,
-                memory_bytes: 4096 * MIB,
-                disk_bytes: 20 * GIB,
-            },
+            Self::Fast => {
+                Resources { cpu_millis: 500, memory_bytes: 1024 * MIB, disk_bytes: 5 * GIB }
+            }
+            Self::Balanced => {
+                Resources { cpu_millis: 1000, memory_bytes: 2048 * MIB, disk_bytes: 10 * GIB }
+            }
+            Self::Flagship => {
+                Resources { cpu_millis: 2000, memory_bytes: 4096 * MIB, disk_bytes: 20 * GIB }
+            }
         }
     }
 

@@ -143,10 +143,7 @@ impl ApiError {
 
     /// A field is unknown, missing or out of bounds.
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: Some(field.into()),
-            ..Self::new(ErrorCode::InvalidField, message)
-        }
+        Self { field: Some(field.into()), ..Self::new(ErrorCode::InvalidField, message) }
     }
 
     /// The one answer for unknown and foreign ids.

@@ -16,6 +16,9 @@ pub struct EventEnvelope {
     /// The dispatch it belongs to.
     #[schema(value_type = String)]
     pub dispatch_id: DispatchId,
+    /// For what was read from the agent's output: where in `output.log` that line ends, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_offset: Option<u64>,
     /// Kind and content.
     #[serde(flatten)]
     pub data: EventData,
@@ -198,19 +201,14 @@ mod tests {
             seq: 7,
             at: Timestamp::from_millis(0),
             dispatch_id: DispatchId::from_parts(1, 2),
-            data: EventData::Log {
-                stream: LogStreamName::Stdout,
-                text: "é\n".into(),
-            },
+            log_offset: None,
+            data: EventData::Log { stream: LogStreamName::Stdout, text: "é\n".into() },
         };
         let json = serde_json::to_value(&event).unwrap();
         assert_eq!(json["type"], "log");
         assert_eq!(json["data"]["text"], "é\n");
         assert_eq!(json["seq"], 7);
         assert_eq!(json["type"], event.data.kind());
-        assert_eq!(
-            serde_json::from_value::<EventEnvelope>(json).unwrap(),
-            event
-        );
+        assert_eq!(serde_json::from_value::<EventEnvelope>(json).unwrap(), event);
     }
 }

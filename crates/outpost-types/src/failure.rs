@@ -46,11 +46,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without a hint.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            hint: None,
-        }
+        Self { code, message: message.into(), hint: None }
     }
 
     /// The same failure, saying what to do next.

@@ -99,10 +99,7 @@ impl FromStr for AttemptId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let (dispatch, number) = text.split_once('-').ok_or(IdError::NotAUlid)?;
         let number = number.parse().map_err(|_| IdError::NotAUlid)?;
-        Ok(Self {
-            dispatch: dispatch.parse()?,
-            number,
-        })
+        Ok(Self { dispatch: dispatch.parse()?, number })
     }
 }
 
@@ -158,9 +155,7 @@ impl From<TenantId> for String {
 /// A short name that is safe in paths, URLs and metric labels: it never starts with a dot or dash.
 pub(crate) fn is_name(text: &str, bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         && !text.starts_with(['.', '-'])
 }
 
@@ -174,10 +169,7 @@ mod tests {
         let late = DispatchId::from_parts(2, 0);
         assert!(early < late && early.to_string() < late.to_string());
         assert_eq!(early.to_string().parse::<DispatchId>().unwrap(), early);
-        let attempt = AttemptId {
-            dispatch: late,
-            number: 3,
-        };
+        let attempt = AttemptId { dispatch: late, number: 3 };
         assert_eq!(attempt.to_string().parse::<AttemptId>().unwrap(), attempt);
     }
 

@@ -76,10 +76,7 @@ impl fmt::Display for Scope {
 impl FromStr for Scope {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
-            .ok_or(())
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(())
     }
 }
 

@@ -66,10 +66,7 @@ impl DispatchStatus {
     /// No event changes a dispatch in such a state.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        matches!(
-            self,
-            Self::Completed | Self::Failed | Self::Timeout | Self::Cancelled
-        )
+        matches!(self, Self::Completed | Self::Failed | Self::Timeout | Self::Cancelled)
     }
 
     /// As on the wire.
@@ -104,9 +101,6 @@ impl FromStr for DispatchStatus {
         if upper == "SUCCESS" {
             return Ok(Self::Completed);
         }
-        Self::ALL
-            .into_iter()
-            .find(|status| status.as_str() == upper)
-            .ok_or(UnknownStatus)
+        Self::ALL.into_iter().find(|status| status.as_str() == upper).ok_or(UnknownStatus)
     }
 }

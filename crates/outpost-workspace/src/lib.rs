@@ -1,1 +1,260 @@
-//! Placeholder.
+//! Repositories for agents: sources, the mirror cache, checkouts, and the collection of what an agent changed.
+//!
+//! The crate holds one rule above all: a repository, and everything an agent wrote, is hostile. The host runs git only
+//! through [`git::Git`] (no configuration, hooks, filters, helpers or prompts) and only on repositories it made itself.
+//! Whatever must read the agent's own tree is handed out as a [`CollectJob`] for a sealed sandbox; what comes back is one
+//! pack of objects, which is checked object by object before it is believed.
+//!
+//! Bounded: sizes of repositories, bundles, diffs, artifacts and git's output; time of every git process; wait for locks.
+//! Deliberately absent: sandboxes (the caller runs the collect job), pull requests, and retries (errors say whether one helps).
+
+mod apply;
+mod artifacts;
+mod cache;
+mod collect;
+mod error;
+pub mod git;
+mod gitdir;
+mod ingest;
+mod inspect;
+mod prepare;
+mod remote;
+mod remove;
+mod secret;
+mod source;
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use apply::{ApplyReport, apply_patch_to, patch_stat};
+pub use error::{ApplyError, CollectError, OpenError, PrepareError, SourceError};
+pub use secret::Secret;
+pub use source::RepoSource;
+
+/// Largest repository kept in the cache unless the operator sets another bound, bytes on disk (5 GiB).
+pub const REPO_BYTES_MAX_DEFAULT: u64 = 5 * 1024 * 1024 * 1024;
+/// Longest list of tracked files in [`Prepared`], files.
+pub const TRACKED_FILES_MAX: usize = 50_000;
+/// Largest result (the packed objects of the agent's commits) that is taken in, bytes.
+pub const PACK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Largest `diff.patch`, bytes. A larger one is left out with a note; the bundle still has the commits.
+pub const DIFF_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// What a [`Workspaces`] works with. All paths are absolute.
+#[derive(Clone, Debug)]
+pub struct WorkspacesConfig {
+    /// Directory of the mirrors; made if missing (mode 0700). Only this crate writes there.
+    pub cache_dir: PathBuf,
+    /// Whether `repo` may be a path or a `file://` address of this host.
+    pub allow_local: bool,
+    /// Where `owner/name` lives, for example `https://github.com`; an enterprise server has its own.
+    pub github_base: String,
+    /// Largest repository, bytes on disk; see [`REPO_BYTES_MAX_DEFAULT`].
+    pub repo_bytes_max: u64,
+    /// The git program, for example `/usr/bin/git`; 2.38 or newer.
+    pub git: PathBuf,
+    /// Token for `github_base`; sent to that host only, never in arguments, files or messages.
+    pub token: Option<Secret>,
+}
+
+/// The repositories and workspaces of one server. Cheap to clone; all clones share the cache and its locks.
+#[derive(Clone, Debug)]
+pub struct Workspaces {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: WorkspacesConfig,
+    pub(crate) git: git::Git,
+    pub(crate) cache: cache::Cache,
+}
+
+/// What [`Workspaces::prepare`] is to make.
+#[derive(Clone, Debug)]
+pub struct PrepareRequest {
+    /// Whose cache is used; mirrors are never shared between tenants.
+    pub tenant: String,
+    /// The repository; none means an empty one with one empty commit.
+    pub source: Option<RepoSource>,
+    /// A branch, tag or full commit id; none means the default branch.
+    pub branch: Option<String>,
+    /// Directory of this attempt. It must not exist or be empty; it is made (mode 0700) and later given to
+    /// [`Workspaces::remove`]. Its parent exists.
+    pub dir: PathBuf,
+    /// Where the sandbox shows [`Prepared::dir`], for example `/workspace/<id>`.
+    pub inside: PathBuf,
+    /// User and group that own what the agent sees. Used only where this process may change owners (root).
+    pub owner: Option<(u32, u32)>,
+    /// The task text, written to `task.md`.
+    pub task: String,
+}
+
+/// Something worth telling the user that is not an error.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Note {
+    /// Stable name such as `lfs_pointers`; lower case with underscores.
+    pub code: Cow<'static, str>,
+    /// Plain English, one or two sentences, says what to do next where something can be done.
+    pub message: String,
+}
+
+/// A workspace ready for an agent. It can be stored as JSON and read back after a restart: it has no open resource.
+///
+/// On disk: `<request.dir>/workspace/{repo, task.md, context.json, artifacts/}`; only `workspace` is shown to the agent.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Prepared {
+    /// The attempt's directory, as requested. Never shown to the agent.
+    pub attempt_dir: PathBuf,
+    /// Host directory to bind read-write at [`Prepared::inside`] (`<attempt_dir>/workspace`).
+    pub dir: PathBuf,
+    /// The checkout on the host (`<dir>/repo`).
+    pub repo_dir: PathBuf,
+    /// Where the sandbox shows `dir`; the checkout is `<inside>/repo` there.
+    pub inside: PathBuf,
+    /// The branch of the source that the work starts from; none for a tag, a commit id, or no source.
+    pub branch: Option<String>,
+    /// Full id of the commit the agent starts from.
+    pub base_commit: String,
+    /// Facts about the source that the user should know.
+    pub notes: Vec<Note>,
+    /// Names of tracked files, `/`-separated, at most [`TRACKED_FILES_MAX`]; names that are not UTF-8 are left out.
+    pub tracked_files: Vec<String>,
+    /// (host, inside) pairs to bind read-only: the mirror, at its own path, whose objects the checkout borrows.
+    pub ro_binds: Vec<(PathBuf, PathBuf)>,
+    /// Owner of what the agent sees, if it was changed.
+    pub owner: Option<(u32, u32)>,
+    /// Time to bring the mirror up to date, milliseconds.
+    pub fetch_millis: u64,
+    /// Time to make the checkout and its facts, milliseconds.
+    pub checkout_millis: u64,
+    /// The mirror (a bare repository of the cache).
+    pub mirror: PathBuf,
+}
+
+/// A command to run once, after the agent's last process is gone, in a fresh sandbox without network.
+///
+/// It needs `/bin/sh` and git inside. It runs as the agent's user, changes nothing of the agent's, and writes only below its
+/// read-write bind. Give it a time limit; its exit code may be ignored: [`Workspaces::ingest`] judges what it left.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CollectJob {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory inside.
+    pub cwd: String,
+    /// (host, inside) pairs to bind read-only: the agent's workspace where the agent saw it, and the mirror at its own path.
+    pub ro_binds: Vec<(PathBuf, PathBuf)>,
+    /// (host, inside) pairs to bind read-write: the directory for the result, at its own path.
+    pub rw_binds: Vec<(PathBuf, PathBuf)>,
+}
+
+/// What an agent left, checked and kept.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Collected {
+    /// Whether the files differ from the base commit's, or there are commits on top of it.
+    pub changed: bool,
+    /// The commit that holds all of the agent's work; a descendant of the base commit. None if nothing changed.
+    pub result_commit: Option<String>,
+    /// Commits from the base to the result.
+    pub commits: u32,
+    /// Files that differ between base and result.
+    pub files_changed: u32,
+    /// Lines added, as git counts them; binary files count none.
+    pub insertions: u64,
+    /// Lines removed.
+    pub deletions: u64,
+    /// What was left out or had to be judged, and why.
+    pub notes: Vec<Note>,
+    /// (name relative to the kept directory, bytes) of every file kept: `diff.patch` (always), `changes.bundle` (if changed)
+    /// and `artifacts/...`.
+    pub artifacts: Vec<(String, u64)>,
+    /// Time of the ingestion, milliseconds.
+    pub millis: u64,
+}
+
+impl Workspaces {
+    /// Opens the cache: makes its directory, clears what a crash left half made, and checks that git runs.
+    ///
+    /// # Errors
+    /// The cache directory cannot be made, or git is missing or older than 2.38.
+    pub fn new(config: WorkspacesConfig) -> Result<Self, OpenError> {
+        // The cache first: it makes its directory private before anything is put there.
+        let cache = cache::Cache::open(&config.cache_dir)?;
+        let git = git::Git::open(&config, cache.home())?;
+        Ok(Self { inner: Arc::new(Inner { config, git, cache }) })
+    }
+
+    /// Reads the `repo` field of a dispatch: `owner/name`, an https address, or (where allowed) a local repository.
+    ///
+    /// Pure but for one look at the disk for local paths. Relative paths are refused: the server's directory is not the
+    /// caller's.
+    ///
+    /// # Errors
+    /// Says what is wrong with the field and which forms are accepted.
+    pub fn parse_source(&self, repo: &str) -> Result<RepoSource, SourceError> {
+        RepoSource::parse(repo, &self.inner.config.github_base, self.inner.config.allow_local)
+    }
+
+    /// Makes a workspace: brings the mirror up to date, checks out the base commit, writes `task.md` and `context.json`.
+    ///
+    /// On an error or when the future is dropped nothing is left in the cache; `request.dir` may hold a part and is to be
+    /// given to [`Workspaces::remove`].
+    ///
+    /// # Errors
+    /// See [`PrepareError`]; [`PrepareError::retry`] says whether trying again can help.
+    pub async fn prepare(&self, request: PrepareRequest) -> Result<Prepared, PrepareError> {
+        Box::pin(prepare::prepare(&self.inner, request)).await
+    }
+
+    /// Describes the command that gathers the agent's work. Call it when the agent's last process is gone; it makes the
+    /// directory the command writes to, and replaces one of an earlier call.
+    ///
+    /// `litter` are names at the top of the repository (a trailing `*` is a wildcard) that the agent's program leaves behind by
+    /// itself: where they are new they are no part of the result.
+    ///
+    /// # Errors
+    /// That directory cannot be made.
+    pub fn collect_job(
+        &self,
+        prepared: &Prepared,
+        litter: &[String],
+    ) -> Result<CollectJob, CollectError> {
+        collect::collect_job(&self.inner, prepared, litter)
+    }
+
+    /// Checks what the collect job left and keeps it: `diff.patch`, `changes.bundle`, `artifacts/...` below `kept_dir` (made
+    /// if missing; nothing the agent can reach). Safe to call again after a crash: files are replaced whole.
+    ///
+    /// # Errors
+    /// The job left nothing readable, or its result breaks a bound or a check. Artifacts are kept before that is found out.
+    pub async fn ingest(
+        &self,
+        prepared: &Prepared,
+        kept_dir: &Path,
+    ) -> Result<Collected, CollectError> {
+        Box::pin(ingest::ingest(&self.inner, prepared, kept_dir)).await
+    }
+
+    /// Removes an attempt's directory whatever the agent did to it: never follows a link, takes unreadable and very deep
+    /// directories. A missing one is fine.
+    ///
+    /// # Errors
+    /// Something could not be removed, for example because it is still mounted.
+    pub async fn remove(&self, dir: &Path) -> std::io::Result<()> {
+        let dir = dir.to_path_buf();
+        tokio::task::spawn_blocking(move || remove::remove_tree(&dir))
+            .await
+            .map_err(std::io::Error::other)?
+    }
+
+    /// Drops mirrors that nobody has used for `idle_seconds` (at least two days: a running agent may borrow from one).
+    /// Returns how many were dropped.
+    pub async fn sweep_cache(&self, idle_seconds: u64) -> usize {
+        self.inner.cache.sweep(idle_seconds).await
+    }
+}

@@ -13,16 +13,10 @@ use outpost_types::{
 use proptest::prelude::*;
 
 pub(crate) fn dispatch(agent: &str, tenant: &str, serial: u64) -> Dispatch {
-    let request = DispatchRequest {
-        agent: agent.into(),
-        task: "do it".into(),
-        ..Default::default()
-    };
-    let defaults = AgentDefaults {
-        agent: agent.parse().unwrap(),
-        model_id: "model".into(),
-        tier: Tier::Fast,
-    };
+    let request =
+        DispatchRequest { agent: agent.into(), task: "do it".into(), ..Default::default() };
+    let defaults =
+        AgentDefaults { agent: agent.parse().unwrap(), model_id: "model".into(), tier: Tier::Fast };
     Dispatch::accept(
         DispatchId::from_parts(serial, 0),
         tenant.parse::<TenantId>().unwrap(),
@@ -64,7 +58,7 @@ fn event(dispatch: DispatchId) -> impl Strategy<Value = Event> {
         }),
         2 => attempt.clone().prop_map(|attempt| Event::AgentExited {
             attempt,
-            exit: ExitFacts { code: Some(0), ..ExitFacts::default() },
+            exit: ExitFacts { code: Some(0), first_output_millis: None },
         }),
         1 => attempt.clone().prop_map(|attempt| Event::DeadlinePassed { attempt }),
         1 => Just(Event::CancelRequested { reason: Some("enough".into()) }),
@@ -142,18 +136,15 @@ fn drive_to_end(mut record: Dispatch, mut now: Timestamp) -> Dispatch {
         let attempt = record.attempt_id();
         let event = match (&record.state, attempt) {
             (State::Pending | State::Queued { .. }, _) => Event::Placed,
-            (State::Provisioning { .. }, Some(attempt)) => Event::AgentStarted {
-                attempt,
-                prepared: Box::default(),
-            },
-            (State::Running { .. }, Some(attempt)) => Event::AgentExited {
-                attempt,
-                exit: ExitFacts::default(),
-            },
-            (State::Completing { .. }, Some(attempt)) => Event::Collected {
-                attempt,
-                results: results(AgentVerdict::Completed),
-            },
+            (State::Provisioning { .. }, Some(attempt)) => {
+                Event::AgentStarted { attempt, prepared: Box::default() }
+            }
+            (State::Running { .. }, Some(attempt)) => {
+                Event::AgentExited { attempt, exit: ExitFacts::default() }
+            }
+            (State::Completing { .. }, Some(attempt)) => {
+                Event::Collected { attempt, results: results(AgentVerdict::Completed) }
+            }
             _ => return record,
         };
         record = step(&record, &event, now).unwrap().next;
@@ -162,22 +153,13 @@ fn drive_to_end(mut record: Dispatch, mut now: Timestamp) -> Dispatch {
 }
 
 fn at(record: &Dispatch, event: &Event, millis: u64) -> Dispatch {
-    step(record, event, Timestamp::from_millis(millis))
-        .unwrap()
-        .next
+    step(record, event, Timestamp::from_millis(millis)).unwrap().next
 }
 
 fn started(record: &Dispatch, millis: u64) -> Dispatch {
     let placed = at(record, &Event::Placed, millis);
     let attempt = placed.attempt_id().unwrap();
-    at(
-        &placed,
-        &Event::AgentStarted {
-            attempt,
-            prepared: Box::default(),
-        },
-        millis,
-    )
+    at(&placed, &Event::AgentStarted { attempt, prepared: Box::default() }, millis)
 }
 
 #[test]
@@ -185,29 +167,15 @@ fn the_usual_way() {
     let record = started(&dispatch("claude", "t", 1), 10);
     assert_eq!(record.status(), DispatchStatus::Running);
     let attempt = record.attempt_id().unwrap();
-    let exit = ExitFacts {
-        code: Some(0),
-        first_output_millis: Some(5),
-        agent_millis: 40,
-    };
+    let exit = ExitFacts { code: Some(0), first_output_millis: Some(5), agent_millis: 40 };
     let record = at(&record, &Event::AgentExited { attempt, exit }, 50);
     assert_eq!(record.status(), DispatchStatus::Completing);
     let done = results(AgentVerdict::Completed);
-    let record = at(
-        &record,
-        &Event::Collected {
-            attempt,
-            results: done,
-        },
-        60,
-    );
+    let record = at(&record, &Event::Collected { attempt, results: done }, 60);
     assert_eq!(record.status(), DispatchStatus::Completed);
     let view = record.view();
-    assert_eq!(
-        (view.exit_code, view.timings.total_millis),
-        (Some(0), Some(59))
-    );
-    assert_eq!(view.timings.queue_millis, Some(9));
+    assert_eq!((view.exit_code, view.timings.total_millis), (Some(0), Some(59)));
+    assert_eq!((view.timings.queue_millis, view.timings.agent_millis), (Some(9), Some(40)));
 }
 
 #[test]
@@ -216,35 +184,15 @@ fn a_timeout_stops_once_and_wins_over_the_agents_account() {
     let attempt = record.attempt_id().unwrap();
     let deadline = Event::DeadlinePassed { attempt };
     let early = step(&record, &deadline, Timestamp::from_millis(599_999));
-    assert_eq!(
-        early,
-        Err(Rejection::NotApplicable(DispatchStatus::Running))
-    );
+    assert_eq!(early, Err(Rejection::NotApplicable(DispatchStatus::Running)));
     let stopping = at(&record, &deadline, 600_000);
     assert!(step(&stopping, &deadline, Timestamp::from_millis(600_001)).is_err());
-    let exited = at(
-        &stopping,
-        &Event::AgentExited {
-            attempt,
-            exit: ExitFacts::default(),
-        },
-        600_100,
-    );
+    let exited =
+        at(&stopping, &Event::AgentExited { attempt, exit: ExitFacts::default() }, 600_100);
     let done = results(AgentVerdict::Completed);
-    let ended = at(
-        &exited,
-        &Event::Collected {
-            attempt,
-            results: done,
-        },
-        600_200,
-    );
+    let ended = at(&exited, &Event::Collected { attempt, results: done }, 600_200);
     assert_eq!(ended.status(), DispatchStatus::Timeout);
-    assert_eq!(
-        ended.facts.files_changed,
-        Some(1),
-        "what it had changed is kept"
-    );
+    assert_eq!(ended.facts.files_changed, Some(1), "what it had changed is kept");
 }
 
 #[test]
@@ -253,27 +201,12 @@ fn a_cancel_while_provisioning_never_starts_the_agent_again() {
     let cancelled = at(&record, &Event::CancelRequested { reason: None }, 2);
     assert_eq!(cancelled.status(), DispatchStatus::Provisioning);
     let attempt = cancelled.attempt_id().unwrap();
-    let failed = Event::ProvisionFailed {
-        attempt,
-        failure: failure(),
-        retry: true,
-    };
-    assert_eq!(
-        at(&cancelled, &failed, 3).status(),
-        DispatchStatus::Cancelled
-    );
+    let failed = Event::ProvisionFailed { attempt, failure: failure(), retry: true };
+    assert_eq!(at(&cancelled, &failed, 3).status(), DispatchStatus::Cancelled);
     // The agent may have been started in the same moment: then it is stopped.
-    let raced = Event::AgentStarted {
-        attempt,
-        prepared: Box::default(),
-    };
+    let raced = Event::AgentStarted { attempt, prepared: Box::default() };
     let transition = step(&cancelled, &raced, Timestamp::from_millis(3)).unwrap();
-    assert!(
-        transition
-            .effects
-            .iter()
-            .any(|e| matches!(e, Effect::StopAgent { .. }))
-    );
+    assert!(transition.effects.iter().any(|e| matches!(e, Effect::StopAgent { .. })));
 }
 
 #[test]
@@ -284,11 +217,7 @@ fn provisioning_is_retried_with_backoff_and_then_fails() {
         record = at(&record, &Event::Placed, millis);
         assert_eq!(record.attempt, number);
         let attempt = record.attempt_id().unwrap();
-        let failed = Event::ProvisionFailed {
-            attempt,
-            failure: failure(),
-            retry: true,
-        };
+        let failed = Event::ProvisionFailed { attempt, failure: failure(), retry: true };
         record = at(&record, &failed, millis);
         if number < PROVISION_TRIES_MAX {
             let early = step(&record, &Event::Placed, Timestamp::from_millis(millis));

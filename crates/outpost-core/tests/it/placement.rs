@@ -27,13 +27,7 @@ fn population() -> impl Strategy<Value = Vec<(usize, usize, bool)>> {
 }
 
 fn count(records: &[Dispatch], chosen: impl Fn(&Dispatch) -> bool) -> u32 {
-    u32::try_from(
-        records
-            .iter()
-            .filter(|r| r.holds_slot() && chosen(r))
-            .count(),
-    )
-    .unwrap()
+    u32::try_from(records.iter().filter(|r| r.holds_slot() && chosen(r)).count()).unwrap()
 }
 
 proptest! {

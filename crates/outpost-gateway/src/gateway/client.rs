@@ -32,10 +32,7 @@ impl UpstreamClient {
             Err(error) => {
                 tracing::warn!(%error, "no certificate authorities: https to model providers is off");
                 let none: [reqwest::Certificate; 0] = [];
-                let http = builder()
-                    .tls_certs_only(none)
-                    .build()
-                    .map_err(GatewayError::Client)?;
+                let http = builder().tls_certs_only(none).build().map_err(GatewayError::Client)?;
                 Ok(Self { http, https: false })
             }
         }

@@ -15,11 +15,7 @@ const TEXT_BYTES_MAX: usize = 512;
 
 /// Something a human or the engine wants to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    tag = "type"
-)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum GatewayEvent {
     /// A request was refused by policy.
     Denied {
@@ -106,12 +102,7 @@ impl Reporter {
     pub(crate) fn denied(&self, host: Option<&str>, path: &str, reason: DenialReason) {
         self.denials.fetch_add(1, Ordering::Relaxed);
         let (host, path) = (host.map(clean), clean(path));
-        tracing::info!(
-            host,
-            path,
-            reason = reason.as_str(),
-            "gateway denied a request"
-        );
+        tracing::info!(host, path, reason = reason.as_str(), "gateway denied a request");
         self.send(GatewayEvent::Denied { host, path, reason });
     }
 
@@ -130,7 +121,5 @@ impl Reporter {
 /// Short enough, and nothing a terminal would obey.
 fn clean(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
-    cut.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    cut.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

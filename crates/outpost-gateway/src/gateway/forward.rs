@@ -140,21 +140,14 @@ impl Door {
 
     /// Whether any place for a key holds this attempt's handle.
     fn holds_handle(&self, head: &request::Parts) -> bool {
-        let in_headers = KEY_HEADERS
-            .iter()
-            .flat_map(|name| head.headers.get_all(*name))
-            .any(|value| {
+        let in_headers =
+            KEY_HEADERS.iter().flat_map(|name| head.headers.get_all(*name)).any(|value| {
                 let bytes = value.as_bytes();
-                let bearer = bytes
-                    .get(..7)
-                    .filter(|start| start.eq_ignore_ascii_case(b"bearer "));
-                self.grant
-                    .handle
-                    .matches(bearer.map_or(bytes, |_| &bytes[7..]))
+                let bearer = bytes.get(..7).filter(|start| start.eq_ignore_ascii_case(b"bearer "));
+                self.grant.handle.matches(bearer.map_or(bytes, |_| &bytes[7..]))
             });
         let in_query = head.uri.query().unwrap_or_default().split('&').any(|pair| {
-            pair.strip_prefix("key=")
-                .is_some_and(|key| self.grant.handle.matches(key.as_bytes()))
+            pair.strip_prefix("key=").is_some_and(|key| self.grant.handle.matches(key.as_bytes()))
         });
         in_headers || in_query
     }
@@ -291,11 +284,7 @@ fn unreachable_upstream(route: &Route, error: reqwest::Error) -> Response<Body> 
     let error = error.without_url();
     let timeout = error.is_timeout();
     tracing::warn!(provider = route.name, error = ?error, "a model provider could not be reached");
-    let what = if timeout {
-        "did not accept a connection in time"
-    } else {
-        "could not be reached"
-    };
+    let what = if timeout { "did not accept a connection in time" } else { "could not be reached" };
     let message = format!(
         "The model provider {} {what}: check the network of the Outpost host and the provider's base URL.",
         route.name
@@ -304,12 +293,7 @@ fn unreachable_upstream(route: &Route, error: reqwest::Error) -> Response<Body> 
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Host and port without a user name or password.
@@ -338,10 +322,7 @@ fn query_without_key(query: Option<&str>) -> Result<Option<String>, QueryTooLong
     if query.len() > QUERY_BYTES_MAX {
         return Err(QueryTooLong);
     }
-    let kept: Vec<&str> = query
-        .split('&')
-        .filter(|pair| !pair.starts_with("key="))
-        .collect();
+    let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("key=")).collect();
     let kept = kept.join("&");
     Ok((!kept.is_empty()).then_some(kept))
 }
@@ -352,10 +333,7 @@ fn request_headers(from: &HeaderMap, route: &Route) -> HeaderMap {
         headers.remove(name);
     }
     // Plain bytes, so that an echoed key can be found.
-    headers.insert(
-        header::ACCEPT_ENCODING,
-        HeaderValue::from_static("identity"),
-    );
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let (name, Some(value)) = route.auth_header() {
         headers.insert(HeaderName::from_static(name), value);
     }
@@ -403,11 +381,8 @@ mod tests {
     #[test]
     fn headers_named_by_connection_are_dropped() {
         let mut from = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "x-secret, close"),
-            ("x-secret", "1"),
-            ("x-kept", "1"),
-        ] {
+        for (name, value) in [("connection", "x-secret, close"), ("x-secret", "1"), ("x-kept", "1")]
+        {
             from.append(name, HeaderValue::from_static(value));
         }
         let kept = kept_headers(&from, &REQUEST_HEADERS_DROPPED);

@@ -54,9 +54,7 @@ impl Handle {
     /// # Errors
     /// [`GatewayError::NotAHandle`] when the text has another form.
     pub fn parse(text: &str) -> Result<Self, GatewayError> {
-        let hex = text
-            .strip_prefix(HANDLE_PREFIX)
-            .ok_or(GatewayError::NotAHandle)?;
+        let hex = text.strip_prefix(HANDLE_PREFIX).ok_or(GatewayError::NotAHandle)?;
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if hex.len() == 2 * HANDLE_RANDOM_BYTES && hex.bytes().all(is_hex) {
             Ok(Self(text.into()))
@@ -98,9 +96,7 @@ impl Credential {
         if fits && text.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Self(text.into()))
         } else {
-            Err(GatewayError::BadCredential {
-                provider: provider.to_owned(),
-            })
+            Err(GatewayError::BadCredential { provider: provider.to_owned() })
         }
     }
 
@@ -217,10 +213,7 @@ impl Route {
         credential: Credential,
         auth: AuthStyle,
     ) -> Result<Self, GatewayError> {
-        let bad = |problem| GatewayError::BadPrefix {
-            prefix: prefix.to_owned(),
-            problem,
-        };
+        let bad = |problem| GatewayError::BadPrefix { prefix: prefix.to_owned(), problem };
         if name.len() > NAME_BYTES_MAX || prefix.len() > NAME_BYTES_MAX {
             return Err(bad("it is too long"));
         }
@@ -270,12 +263,7 @@ impl GatewayGrant {
             return Err(GatewayError::RouteCount(routes.len()));
         }
         // The longest prefix is tried first.
-        routes.sort_by(|a, b| {
-            b.prefix
-                .len()
-                .cmp(&a.prefix.len())
-                .then(a.prefix.cmp(&b.prefix))
-        });
+        routes.sort_by(|a, b| b.prefix.len().cmp(&a.prefix.len()).then(a.prefix.cmp(&b.prefix)));
         if let Some([twice, _]) = routes.array_windows().find(|[a, b]| a.prefix == b.prefix) {
             return Err(GatewayError::BadPrefix {
                 prefix: twice.prefix.clone(),
@@ -305,35 +293,19 @@ mod tests {
         let (a, b) = (Handle::generate().unwrap(), Handle::generate().unwrap());
         assert_ne!(a.expose(), b.expose());
         assert_eq!(a.expose().len(), 69);
-        assert!(
-            Handle::parse(a.expose())
-                .unwrap()
-                .matches(a.expose().as_bytes())
-        );
+        assert!(Handle::parse(a.expose()).unwrap().matches(a.expose().as_bytes()));
         assert!(!a.matches(b.expose().as_bytes()));
         assert!(!a.matches(b""));
         assert!(Handle::parse("otph_123").is_err());
         let credential = Credential::new("x", "sk-very-secret").unwrap();
         let shown = format!("{a:?} {credential:?}");
-        assert!(
-            !shown.contains(&a.expose()[5..]) && !shown.contains("secret"),
-            "{shown}"
-        );
+        assert!(!shown.contains(&a.expose()[5..]) && !shown.contains("secret"), "{shown}");
     }
 
     #[test]
     fn credentials_are_checked_without_being_shown() {
-        assert_eq!(
-            Credential::new("x", " sk-12345678\n").unwrap().expose(),
-            "sk-12345678"
-        );
-        for bad in [
-            "",
-            "short",
-            "with space inside",
-            "schlüssel-1234",
-            &"x".repeat(5000),
-        ] {
+        assert_eq!(Credential::new("x", " sk-12345678\n").unwrap().expose(), "sk-12345678");
+        for bad in ["", "short", "with space inside", "schlüssel-1234", &"x".repeat(5000)] {
             let error = Credential::new("openai", bad).unwrap_err().to_string();
             assert!(error.contains("openai"), "{error}");
             assert!(bad.is_empty() || !error.contains(bad), "{error}");
@@ -342,15 +314,8 @@ mod tests {
 
     #[test]
     fn upstreams_are_https_or_local() {
-        assert_eq!(
-            upstream("https://api.x.ai/").unwrap().base(),
-            "https://api.x.ai"
-        );
-        for good in [
-            "http://127.0.0.1:1",
-            "http://localhost:1/a",
-            "http://[::1]:1",
-        ] {
+        assert_eq!(upstream("https://api.x.ai/").unwrap().base(), "https://api.x.ai");
+        for good in ["http://127.0.0.1:1", "http://localhost:1/a", "http://[::1]:1"] {
             assert!(upstream(good).is_ok(), "{good}");
         }
         let bad = [
@@ -366,10 +331,7 @@ mod tests {
             assert!(upstream(bad).is_err(), "{bad}");
         }
         assert!(Upstream::parse_allowing_plain_http("x", "http://proxy:4000").is_ok());
-        let joined = upstream("https://x/a/")
-            .unwrap()
-            .join("/v1/m", Some("b=c"))
-            .unwrap();
+        let joined = upstream("https://x/a/").unwrap().join("/v1/m", Some("b=c")).unwrap();
         assert_eq!(joined.as_str(), "https://x/a/v1/m?b=c");
     }
 
@@ -377,22 +339,12 @@ mod tests {
     fn a_grant_needs_distinct_prefixes() {
         let route = |prefix: &str| {
             let credential = Credential::new("x", "12345678").unwrap();
-            Route::new(
-                "x",
-                prefix,
-                upstream("https://x").unwrap(),
-                credential,
-                AuthStyle::Bearer,
-            )
+            Route::new("x", prefix, upstream("https://x").unwrap(), credential, AuthStyle::Bearer)
         };
         let handle = || Handle::generate().unwrap();
         assert!(route("x").is_err() && route("/a b").is_err() && route("/../a").is_err());
         assert!(GatewayGrant::new(handle(), Vec::new()).is_err());
-        let twice = vec![
-            route("/a").unwrap(),
-            route("/").unwrap(),
-            route("/a/").unwrap(),
-        ];
+        let twice = vec![route("/a").unwrap(), route("/").unwrap(), route("/a/").unwrap()];
         assert!(GatewayGrant::new(handle(), twice).is_err());
         let grant = GatewayGrant::new(handle(), vec![route("/").unwrap(), route("/a").unwrap()]);
         assert_eq!(grant.unwrap().routes[0].prefix, "/a");

@@ -65,14 +65,9 @@ pub fn credential_from(
     provider: Provider,
     lookup: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Credential>, GatewayError> {
-    let mut values = provider
-        .key_variables()
-        .iter()
-        .filter_map(|name| lookup(name));
+    let mut values = provider.key_variables().iter().filter_map(|name| lookup(name));
     let value = values.find(|text| !text.trim().is_empty());
-    value
-        .map(|text| Credential::new(provider.as_str(), &text))
-        .transpose()
+    value.map(|text| Credential::new(provider.as_str(), &text)).transpose()
 }
 
 /// The provider's usual route, under `/` and its name, such as `/anthropic`.
@@ -86,13 +81,7 @@ pub fn route_from(
 ) -> Result<Route, GatewayError> {
     let prefix = format!("/{}", provider.as_str());
     let upstream = upstream_from(provider, lookup)?;
-    Route::new(
-        provider.as_str(),
-        &prefix,
-        upstream,
-        credential,
-        auth_style(provider),
-    )
+    Route::new(provider.as_str(), &prefix, upstream, credential, auth_style(provider))
 }
 
 #[cfg(test)]
@@ -120,9 +109,7 @@ mod tests {
             (route.prefix.as_str(), route.upstream.base()),
             ("/xai", "http://127.0.0.1:9/base")
         );
-        let error = upstream_from(Provider::Openai, grok)
-            .unwrap_err()
-            .to_string();
+        let error = upstream_from(Provider::Openai, grok).unwrap_err().to_string();
         assert!(error.contains("OUTPOST_OPENAI_BASE_URL"), "{error}");
         let allowed = |name: &str| match name {
             PLAIN_HTTP_VARIABLE => Some("1".to_owned()),

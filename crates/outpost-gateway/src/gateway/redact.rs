@@ -19,10 +19,7 @@ pub(crate) struct Redactor {
 impl Redactor {
     /// A secret must not be empty; [`super::Credential`] takes care of that.
     pub(crate) fn new(secret: &str) -> Self {
-        Self {
-            finder: Finder::new(secret.as_bytes()).into_owned(),
-            held: Vec::new(),
-        }
+        Self { finder: Finder::new(secret.as_bytes()).into_owned(), held: Vec::new() }
     }
 
     /// What can be passed on after this piece has arrived; may be empty.
@@ -121,9 +118,6 @@ mod tests {
     fn texts_are_masked() {
         let redactor = Redactor::new(SECRET);
         assert_eq!(redactor.text(b"plain"), None);
-        assert_eq!(
-            redactor.text(b"x sk-sk-secret-1").unwrap(),
-            b"x **************"
-        );
+        assert_eq!(redactor.text(b"x sk-sk-secret-1").unwrap(), b"x **************");
     }
 }

@@ -137,17 +137,8 @@ impl AnswerBody {
     pub(crate) fn new(inner: reqwest::Body, redactor: Redactor, mut report: CallReport) -> Self {
         let left = inner.size_hint().exact();
         report.complete = left == Some(0);
-        let idle = Box::pin(tokio::time::sleep(Duration::from_secs(
-            ANSWER_IDLE_SECONDS_MAX,
-        )));
-        Self {
-            inner,
-            redactor,
-            idle,
-            left,
-            ended: false,
-            report,
-        }
+        let idle = Box::pin(tokio::time::sleep(Duration::from_secs(ANSWER_IDLE_SECONDS_MAX)));
+        Self { inner, redactor, idle, left, ended: false, report }
     }
 
     fn give(&mut self, piece: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -176,9 +167,7 @@ impl Body for AnswerBody {
                     let Ok(piece) = frame.into_data() else {
                         continue;
                     };
-                    self.left = self
-                        .left
-                        .map(|left| left.saturating_sub(piece.len() as u64));
+                    self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
                     let mut piece = self.redactor.push(piece);
                     if self.left == Some(0) {
                         self.ended = true;
@@ -228,11 +217,7 @@ mod tests {
             .iter()
             .map(|piece| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(piece))));
         let inner = StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>()));
-        let body = RequestBody {
-            inner,
-            tally: Arc::clone(&tally),
-            bytes_max,
-        };
+        let body = RequestBody { inner, tally: Arc::clone(&tally), bytes_max };
         let passed = body.collect().await.is_ok();
         (tally, passed)
     }

@@ -34,10 +34,7 @@ pub(crate) fn judge(method: &Method, path: &str) -> Verdict {
     }
     let path = ["/v1beta", "/v1alpha", "/v1", "/beta"]
         .iter()
-        .find_map(|version| {
-            path.strip_prefix(version)
-                .filter(|rest| rest.starts_with('/'))
-        })
+        .find_map(|version| path.strip_prefix(version).filter(|rest| rest.starts_with('/')))
         .unwrap_or(path);
     let wanted = match path {
         "/messages"
@@ -59,11 +56,7 @@ pub(crate) fn judge(method: &Method, path: &str) -> Verdict {
             None => return Verdict::Deny(DenialReason::PathNotAllowed),
         },
     };
-    if *method == wanted {
-        Verdict::Forward
-    } else {
-        Verdict::Deny(DenialReason::MethodNotAllowed)
-    }
+    if *method == wanted { Verdict::Forward } else { Verdict::Deny(DenialReason::MethodNotAllowed) }
 }
 
 /// The model named in a path of Gemini.
@@ -120,10 +113,7 @@ mod tests {
             "",
         ];
         for path in denied {
-            assert!(
-                matches!(judge(&Method::POST, path), Verdict::Deny(_)),
-                "{path}"
-            );
+            assert!(matches!(judge(&Method::POST, path), Verdict::Deny(_)), "{path}");
         }
         assert_eq!(
             judge(&Method::DELETE, "/v1/messages"),
@@ -133,10 +123,7 @@ mod tests {
 
     #[test]
     fn gemini_names_its_model_in_the_path() {
-        assert_eq!(
-            model_in("/google/v1beta/models/g-1:countTokens"),
-            Some("g-1")
-        );
+        assert_eq!(model_in("/google/v1beta/models/g-1:countTokens"), Some("g-1"));
         assert_eq!(model_in("/v1/messages"), None);
     }
 }

@@ -52,9 +52,7 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError::Client`] when TLS cannot be set up.
     pub fn new() -> Result<Self, GatewayError> {
-        Ok(Self {
-            client: UpstreamClient::new()?,
-        })
+        Ok(Self { client: UpstreamClient::new()? })
     }
 
     /// Serves one attempt on `listener`, which was created inside its sandbox. Must be called within a tokio
@@ -73,23 +71,12 @@ impl Gateway {
             reporter: Arc::clone(&reporter),
             stop: stop.clone(),
         });
-        let task = tokio::spawn(serve::run(
-            listener,
-            CONNECTIONS_MAX,
-            stop.clone(),
-            move |request| {
+        let task =
+            tokio::spawn(serve::run(listener, CONNECTIONS_MAX, stop.clone(), move |request| {
                 let door = Arc::clone(&door);
                 async move { door.answer(request).await }
-            },
-        ));
-        (
-            GatewaySession {
-                stop,
-                task,
-                reporter,
-            },
-            events,
-        )
+            }));
+        (GatewaySession { stop, task, reporter }, events)
     }
 }
 

@@ -78,11 +78,7 @@ fn calls(reply: &Reply) -> Option<Value> {
 }
 
 fn finish_reason(reply: &Reply) -> &'static str {
-    if reply.call.is_some() {
-        "tool_calls"
-    } else {
-        "stop"
-    }
+    if reply.call.is_some() { "tool_calls" } else { "stop" }
 }
 
 fn usage(reply: &Reply) -> Value {

@@ -88,11 +88,7 @@ impl Conversation {
         let (task_index, task) = find_task(&parsed.items);
         let rounds = rounds(&parsed.items[task_index..]);
         let directory = find_directory(&parsed.items);
-        let chars = parsed
-            .items
-            .iter()
-            .map(|item| text_of(item).chars().count())
-            .sum();
+        let chars = parsed.items.iter().map(|item| text_of(item).chars().count()).sum();
         let purpose = purpose(&parsed);
         Self {
             dialect: parsed.dialect,
@@ -213,10 +209,7 @@ const AIDER_CONTEXT: [&str; 5] = [
 const AIDER_REMINDER: &str = "\n\nTo suggest changes to a file you MUST return";
 
 fn task_text(text: &str) -> String {
-    if AIDER_CONTEXT
-        .iter()
-        .any(|start| text.trim_start().starts_with(start))
-    {
+    if AIDER_CONTEXT.iter().any(|start| text.trim_start().starts_with(start)) {
         return String::new();
     }
     let mut rest = text.to_owned();
@@ -224,9 +217,7 @@ fn task_text(text: &str) -> String {
         rest = without_element(rest, tag);
     }
     let rest = rest.split(AIDER_REMINDER).next().unwrap_or_default();
-    let rest = rest
-        .replace("<user_query>", "")
-        .replace("</user_query>", "");
+    let rest = rest.replace("<user_query>", "").replace("</user_query>", "");
     let rest = rest.trim();
     if rest.starts_with("# AGENTS.md instructions for") {
         return String::new();
@@ -359,11 +350,7 @@ mod tests {
             "Shell: /bin/sh\nWorkspace Path: /w/a b\nToday",
         ];
         for text in texts {
-            assert_eq!(
-                find_directory(&[user(text)]).as_deref(),
-                Some("/w/a b"),
-                "{text}"
-            );
+            assert_eq!(find_directory(&[user(text)]).as_deref(), Some("/w/a b"), "{text}");
         }
         assert_eq!(find_directory(&[user("no directory: here")]), None);
     }
@@ -372,8 +359,6 @@ mod tests {
     fn asides_are_told_from_work() {
         let commit = Item::System("You generate concise, one-line Git commit messages".into());
         assert!(is_aside(&[commit, user("diff")]));
-        assert!(!is_aside(&[Item::System(
-            "Act as an expert software developer.".into()
-        )]));
+        assert!(!is_aside(&[Item::System("Act as an expert software developer.".into())]));
     }
 }

@@ -26,10 +26,7 @@ fn fill(schema: &Value, label: &str, depth: usize) -> Value {
     if let Some(choices) = schema.get("enum").and_then(Value::as_array) {
         // Gemini CLI asks who speaks next; only "user" ends its turn.
         let user = choices.iter().find(|choice| *choice == "user");
-        return user
-            .or_else(|| choices.first())
-            .cloned()
-            .unwrap_or(Value::Null);
+        return user.or_else(|| choices.first()).cloned().unwrap_or(Value::Null);
     }
     for key in ["anyOf", "oneOf", "allOf"] {
         if let Some(first) = schema.get(key).and_then(|list| list.get(0)) {
@@ -69,11 +66,9 @@ fn object(schema: &Value, label: &str, depth: usize) -> Value {
 fn type_name(schema: &Value) -> String {
     let name = match schema.get("type") {
         Some(Value::String(name)) => name.as_str(),
-        Some(Value::Array(names)) => names
-            .iter()
-            .filter_map(Value::as_str)
-            .find(|name| *name != "null")
-            .unwrap_or("null"),
+        Some(Value::Array(names)) => {
+            names.iter().filter_map(Value::as_str).find(|name| *name != "null").unwrap_or("null")
+        }
         _ if schema.get("properties").is_some() => "object",
         _ => "string",
     };
@@ -102,9 +97,6 @@ mod tests {
             value(&schema, "Fix it"),
             json!({"title": "Fix it", "who": "user", "score": 1, "tags": ["Fix it"], "maybe": "Fix it"})
         );
-        assert_eq!(
-            value(&json!({"anyOf": [{"type": "boolean"}]}), "x"),
-            json!(false)
-        );
+        assert_eq!(value(&json!({"anyOf": [{"type": "boolean"}]}), "x"), json!(false));
     }
 }

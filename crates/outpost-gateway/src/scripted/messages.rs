@@ -22,9 +22,7 @@ pub(crate) fn events(reply: &Reply) -> Vec<String> {
     let mut message = start(reply);
     message["usage"] = usage(reply);
     message["usage"]["output_tokens"] = json!(1);
-    let mut events = vec![named_event(
-        &json!({"type": "message_start", "message": message}),
-    )];
+    let mut events = vec![named_event(&json!({"type": "message_start", "message": message}))];
     for (index, block) in blocks(reply).into_iter().enumerate() {
         events.push(named_event(&json!({
             "type": "content_block_start", "index": index, "content_block": block.empty
@@ -34,9 +32,7 @@ pub(crate) fn events(reply: &Reply) -> Vec<String> {
                 "type": "content_block_delta", "index": index, "delta": delta
             })));
         }
-        events.push(named_event(
-            &json!({"type": "content_block_stop", "index": index}),
-        ));
+        events.push(named_event(&json!({"type": "content_block_stop", "index": index})));
     }
     events.push(named_event(&json!({
         "type": "message_delta",
@@ -90,9 +86,7 @@ fn blocks(reply: &Reply) -> Vec<Block> {
         blocks.push(Block {
             whole: json!({"type": "text", "text": reply.say}),
             empty: json!({"type": "text", "text": ""}),
-            deltas: pieces
-                .map(|piece| json!({"type": "text_delta", "text": piece}))
-                .collect(),
+            deltas: pieces.map(|piece| json!({"type": "text_delta", "text": piece})).collect(),
         });
     }
     if let Some(call) = &reply.call {
@@ -116,11 +110,7 @@ fn start(reply: &Reply) -> Value {
 }
 
 fn stop_reason(reply: &Reply) -> &'static str {
-    if reply.call.is_some() {
-        "tool_use"
-    } else {
-        "end_turn"
-    }
+    if reply.call.is_some() { "tool_use" } else { "end_turn" }
 }
 
 /// Here the cached tokens are counted apart from the others.

@@ -80,11 +80,7 @@ pub(crate) fn plan(
             think: String::new(),
             say: String::new(),
             call: None,
-            usage: Usage {
-                input_tokens: 0,
-                cached_input_tokens: 0,
-                output_tokens: 0,
-            },
+            usage: Usage { input_tokens: 0, cached_input_tokens: 0, output_tokens: 0 },
             created,
             chunk_chars: Pace::default().chunk_chars,
         },
@@ -180,10 +176,7 @@ fn work(rule: &Rule, conversation: &Conversation, reply: &mut Reply) -> usize {
     }
     reply.think.clone_from(&turn.think);
     reply.say.clone_from(&turn.say);
-    reply.call = turn
-        .action
-        .as_ref()
-        .and_then(|action| tools::call(action, conversation));
+    reply.call = turn.action.as_ref().and_then(|action| tools::call(action, conversation));
     if reply.call.is_none() && reply.say.is_empty() {
         reply.say = DONE.to_owned();
     }
@@ -191,10 +184,7 @@ fn work(rule: &Rule, conversation: &Conversation, reply: &mut Reply) -> usize {
 }
 
 fn spoken(steps: &[Step]) -> String {
-    let mut texts: Vec<&str> = steps
-        .iter()
-        .filter_map(|step| step.say.as_deref())
-        .collect();
+    let mut texts: Vec<&str> = steps.iter().filter_map(|step| step.say.as_deref()).collect();
     if steps.iter().any(|step| step.action.is_some()) {
         texts.push(NO_TOOLS);
     }
@@ -250,10 +240,7 @@ struct Progress {
 /// Which turn is due. A write that Claude Code refused because it had not read the file is followed by
 /// a read, and then made again.
 fn progress(rounds: &[String]) -> Progress {
-    let mut progress = Progress {
-        turn: 0,
-        must_read: false,
-    };
+    let mut progress = Progress { turn: 0, must_read: false };
     for round in rounds {
         if progress.must_read {
             progress.must_read = false;
@@ -268,10 +255,7 @@ fn progress(rounds: &[String]) -> Progress {
 
 fn estimate(conversation: &Conversation, reply: &Reply) -> Usage {
     let input = conversation.chars as u64;
-    let call = reply
-        .call
-        .as_ref()
-        .map_or(0, |call| call.input().len() + call.name().len());
+    let call = reply.call.as_ref().map_or(0, |call| call.input().len() + call.name().len());
     let output = (reply.think.chars().count() + reply.say.chars().count() + call) as u64;
     Usage {
         input_tokens: input.div_ceil(TOKEN_CHARS).max(1),
@@ -285,19 +269,11 @@ mod tests {
     use super::*;
 
     fn step(say: Option<&str>, action: Option<Action>) -> Step {
-        Step {
-            think: None,
-            say: say.map(str::to_owned),
-            action,
-        }
+        Step { think: None, say: say.map(str::to_owned), action }
     }
 
     fn edit(path: &str) -> Action {
-        Action::Edit {
-            path: path.into(),
-            old: "a".into(),
-            new: "b".into(),
-        }
+        Action::Edit { path: path.into(), old: "a".into(), new: "b".into() }
     }
 
     #[test]
@@ -312,13 +288,7 @@ mod tests {
         let plain = turns(&steps, false);
         assert_eq!(plain.len(), 4);
         assert_eq!(plain[0].say, "one\n\ntwo");
-        assert_eq!(
-            plain[3],
-            Turn {
-                say: "end".into(),
-                ..Turn::default()
-            }
-        );
+        assert_eq!(plain[3], Turn { say: "end".into(), ..Turn::default() });
         let reading = turns(&steps, true);
         assert_eq!(reading.len(), 5);
         assert_eq!(reading[1].action, Some(Action::Read("x".into())));

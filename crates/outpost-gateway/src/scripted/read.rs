@@ -38,10 +38,7 @@ fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value
-        .get(key)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// Text of a content that is a string or a list of parts with a `text`.
@@ -103,10 +100,7 @@ fn anthropic(body: &Value, parsed: &mut Parsed) {
     {
         parsed.forced_tool = text(choice, "name").map(str::to_owned);
     }
-    let formats = [
-        body.pointer("/output_config/format"),
-        body.get("output_format"),
-    ];
+    let formats = [body.pointer("/output_config/format"), body.get("output_format")];
     let format = formats.into_iter().flatten().next();
     parsed.json_schema = format.and_then(|format| format.get("schema")).cloned();
 }
@@ -205,9 +199,7 @@ fn chat(body: &Value, parsed: &mut Parsed) {
     parsed.forced_tool = forced.and_then(Value::as_str).map(str::to_owned);
     let schema = body.pointer("/response_format/json_schema/schema");
     parsed.json_schema = schema.cloned().or_else(|| {
-        let kind = body
-            .pointer("/response_format/type")
-            .and_then(Value::as_str);
+        let kind = body.pointer("/response_format/type").and_then(Value::as_str);
         (kind == Some("json_object")).then(|| serde_json::json!({"type": "object"}))
     });
 }
@@ -237,10 +229,7 @@ fn gemini(body: &Value, parsed: &mut Parsed) {
     for tool in list(body, "tools") {
         for key in ["functionDeclarations", "function_declarations"] {
             for declared in list(tool, key) {
-                let schemas = [
-                    declared.get("parametersJsonSchema"),
-                    declared.get("parameters"),
-                ];
+                let schemas = [declared.get("parametersJsonSchema"), declared.get("parameters")];
                 if let Some(name) = text(declared, "name") {
                     let schema = schemas.into_iter().flatten().next().unwrap_or(&Value::Null);
                     parsed.tools.push(function(name, declared, schema));
@@ -249,10 +238,7 @@ fn gemini(body: &Value, parsed: &mut Parsed) {
         }
     }
     let config = body.get("generationConfig").unwrap_or(&Value::Null);
-    let schemas = [
-        config.get("responseJsonSchema"),
-        config.get("responseSchema"),
-    ];
+    let schemas = [config.get("responseJsonSchema"), config.get("responseSchema")];
     parsed.json_schema = schemas.into_iter().flatten().next().cloned();
     let calling = body.pointer("/toolConfig/functionCallingConfig");
     if let Some(calling) = calling

@@ -37,10 +37,7 @@ impl Reply {
         let mut pieces = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let cut = rest
-                .char_indices()
-                .nth(self.chunk_chars)
-                .map_or(rest.len(), |(at, _)| at);
+            let cut = rest.char_indices().nth(self.chunk_chars).map_or(rest.len(), |(at, _)| at);
             let (piece, tail) = rest.split_at(cut);
             pieces.push(piece);
             rest = tail;
@@ -56,10 +53,7 @@ impl Reply {
 
 /// One server-sent event with a name.
 pub(crate) fn named_event(value: &Value) -> String {
-    let name = value
-        .get("type")
-        .and_then(Value::as_str)
-        .unwrap_or("message");
+    let name = value.get("type").and_then(Value::as_str).unwrap_or("message");
     format!("event: {name}\ndata: {value}\n\n")
 }
 

@@ -120,18 +120,12 @@ fn message(reply: &Reply) -> OutputItem {
 
 fn tool_call(reply: &Reply, call: &ToolCall) -> OutputItem {
     let (kind, prefix, field, event) = match call {
-        ToolCall::Function { .. } => (
-            "function_call",
-            "fc_",
-            "arguments",
-            "response.function_call_arguments",
-        ),
-        ToolCall::Custom { .. } => (
-            "custom_tool_call",
-            "ctc_",
-            "input",
-            "response.custom_tool_call_input",
-        ),
+        ToolCall::Function { .. } => {
+            ("function_call", "fc_", "arguments", "response.function_call_arguments")
+        }
+        ToolCall::Custom { .. } => {
+            ("custom_tool_call", "ctc_", "input", "response.custom_tool_call_input")
+        }
     };
     let input = call.input();
     let item = |status: &str, input: &str| {
@@ -147,10 +141,7 @@ fn tool_call(reply: &Reply, call: &ToolCall) -> OutputItem {
     OutputItem {
         empty: item("in_progress", ""),
         whole: item("completed", &input),
-        events: vec![
-            json!({"type": format!("{event}.delta"), "delta": input}),
-            done,
-        ],
+        events: vec![json!({"type": format!("{event}.delta"), "delta": input}), done],
     }
 }
 

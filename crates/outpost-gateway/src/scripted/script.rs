@@ -208,10 +208,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self {
-            chunk_chars: CHUNK_CHARS_DEFAULT,
-            chunk_delay: Duration::ZERO,
-        }
+        Self { chunk_chars: CHUNK_CHARS_DEFAULT, chunk_delay: Duration::ZERO }
     }
 }
 
@@ -243,10 +240,7 @@ impl Script {
     /// # Errors
     /// [`ScriptError`], also when the file cannot be read.
     pub fn load(path: &Path) -> Result<Self, ScriptError> {
-        let read = |source| ScriptError::Read {
-            path: path.display().to_string(),
-            source,
-        };
+        let read = |source| ScriptError::Read { path: path.display().to_string(), source };
         let bytes = std::fs::metadata(path).map_err(read)?.len();
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         if bytes > SCRIPT_BYTES_MAX {
@@ -270,10 +264,7 @@ impl When {
     pub fn holds(&self, task: &str, model: &str, dialect: Dialect) -> bool {
         let contains = |part: &String| task.to_lowercase().contains(part.as_str());
         self.task_contains.as_ref().is_none_or(contains)
-            && self
-                .task_regex
-                .as_ref()
-                .is_none_or(|regex| regex.is_match(task))
+            && self.task_regex.as_ref().is_none_or(|regex| regex.is_match(task))
             && self.model.as_ref().is_none_or(|wanted| wanted == model)
             && self.dialect.is_none_or(|wanted| wanted == dialect)
     }
@@ -389,10 +380,7 @@ impl Checker {
             return self.fail(field, problem);
         }
         if text.contains('\0') {
-            return self.fail(
-                field,
-                "contains a NUL character, which no shell or file name takes",
-            );
+            return self.fail(field, "contains a NUL character, which no shell or file name takes");
         }
         Ok(())
     }
@@ -439,10 +427,8 @@ impl RuleForm {
             return checker.fail("steps", "is missing: give the rule steps, a fault, or both");
         }
         if self.steps.len() > STEPS_MAX {
-            let problem = format!(
-                "has {} steps, at most {STEPS_MAX} are allowed",
-                self.steps.len()
-            );
+            let problem =
+                format!("has {} steps, at most {STEPS_MAX} are allowed", self.steps.len());
             return checker.fail("steps", problem);
         }
         let mut steps = Vec::with_capacity(self.steps.len());
@@ -470,11 +456,7 @@ fn check_pace(form: Option<StreamForm>, checker: &Checker) -> Result<Pace, Scrip
             }
             pace.chunk_chars = chars;
         }
-        checker.at_most(
-            "stream.chunk_delay_ms",
-            form.chunk_delay_ms,
-            CHUNK_DELAY_MS_MAX,
-        )?;
+        checker.at_most("stream.chunk_delay_ms", form.chunk_delay_ms, CHUNK_DELAY_MS_MAX)?;
         pace.chunk_delay = Duration::from_millis(form.chunk_delay_ms);
     }
     Ok(pace)
@@ -492,9 +474,7 @@ impl WhenForm {
             None => None,
             Some(text) => {
                 checker.name("when.task_regex", text)?;
-                let built = regex::RegexBuilder::new(text)
-                    .size_limit(REGEX_BYTES_MAX)
-                    .build();
+                let built = regex::RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build();
                 match built {
                     Ok(regex) => Some(regex),
                     Err(error) => return checker.fail("when.task_regex", error.to_string()),
@@ -513,11 +493,7 @@ impl WhenForm {
 impl StepForm {
     fn check(self, checker: &Checker, number: usize) -> Result<Step, ScriptError> {
         let field = |name: &str| format!("steps[{number}].{name}");
-        let texts = [
-            ("think", &self.think),
-            ("say", &self.say),
-            ("run", &self.run),
-        ];
+        let texts = [("think", &self.think), ("say", &self.say), ("run", &self.run)];
         for (name, text) in texts {
             if let Some(text) = text {
                 if text.is_empty() {
@@ -542,10 +518,8 @@ impl StepForm {
             checker.name(&field("edit.old"), &old)?;
             checker.text(&field("edit.new"), &new, STEP_TEXT_BYTES_MAX)?;
             if old == new {
-                return checker.fail(
-                    &field("edit.new"),
-                    "is the same as `old`: nothing would change",
-                );
+                return checker
+                    .fail(&field("edit.new"), "is the same as `old`: nothing would change");
             }
             actions.push(Action::Edit { path, old, new });
         }
@@ -553,11 +527,7 @@ impl StepForm {
             let problem = "has more than one of run, read, write and edit: make a step of each";
             return checker.fail(&format!("steps[{number}]"), problem);
         }
-        let step = Step {
-            think: self.think,
-            say: self.say,
-            action: actions.pop(),
-        };
+        let step = Step { think: self.think, say: self.say, action: actions.pop() };
         if step.think.is_none() && step.say.is_none() && step.action.is_none() {
             let problem = "is empty: give it say, think, run, read, write or edit";
             return checker.fail(&format!("steps[{number}]"), problem);
@@ -578,27 +548,17 @@ impl FaultForm {
             checker.at_most(field, u64::from(count.unwrap_or(0)), u64::from(COUNT_MAX))?;
         }
         let retry_after = self.retry_after_seconds.unwrap_or(0);
-        checker.at_most(
-            "fault.retry_after_seconds",
-            retry_after,
-            RETRY_AFTER_SECONDS_MAX,
-        )?;
+        checker.at_most("fault.retry_after_seconds", retry_after, RETRY_AFTER_SECONDS_MAX)?;
         if let Some(message) = &self.message {
             checker.text("fault.message", message, NAME_BYTES_MAX)?;
         }
         if self.status.is_none() && (self.retry_after_seconds.is_some() || self.message.is_some()) {
-            return checker.fail(
-                "fault.status",
-                "is missing: a message or Retry-After needs it",
-            );
+            return checker.fail("fault.status", "is missing: a message or Retry-After needs it");
         }
         let mut kinds = Vec::new();
         if let Some(status) = self.status {
             if !(400..=599).contains(&status) {
-                return checker.fail(
-                    "fault.status",
-                    format!("is {status}, it must be 400 to 599"),
-                );
+                return checker.fail("fault.status", format!("is {status}, it must be 400 to 599"));
             }
             kinds.push(FaultKind::Status {
                 status,
@@ -615,11 +575,7 @@ impl FaultForm {
             let problem = "needs exactly one of status, cut_after_events, hang, hang_after_events";
             return checker.fail("fault", problem);
         };
-        Ok(Fault {
-            kind: kind.clone(),
-            times: self.times,
-            at_step: self.at_step,
-        })
+        Ok(Fault { kind: kind.clone(), times: self.times, at_step: self.at_step })
     }
 }
 
@@ -664,44 +620,17 @@ mod tests {
             ("", "0 rules"),
             ("[[rule]]\nname = 'x'\n", "rule 1 (x), field `steps`"),
             ("[[rule]]\nsteps = [{}]", "field `steps[1]`: is empty"),
-            (
-                "[[rule]]\nsteps = [{ run = 'a', read = 'b' }]",
-                "more than one of",
-            ),
-            (
-                "[[rule]]\nsteps = [{ say = 'a' }, { read = '../x' }]",
-                "`steps[2].read`",
-            ),
-            (
-                "[[rule]]\nsteps = [{ write = { path = '/etc/x', content = '' } }]",
-                "write.path",
-            ),
-            (
-                "[[rule]]\nsteps = [{ edit = { path = 'a', old = 'b', new = 'b' } }]",
-                "edit.new",
-            ),
+            ("[[rule]]\nsteps = [{ run = 'a', read = 'b' }]", "more than one of"),
+            ("[[rule]]\nsteps = [{ say = 'a' }, { read = '../x' }]", "`steps[2].read`"),
+            ("[[rule]]\nsteps = [{ write = { path = '/etc/x', content = '' } }]", "write.path"),
+            ("[[rule]]\nsteps = [{ edit = { path = 'a', old = 'b', new = 'b' } }]", "edit.new"),
             ("[[rule]]\nfault = { status = 200 }", "400 to 599"),
-            (
-                "[[rule]]\nfault = { status = 500, hang = true }",
-                "exactly one",
-            ),
+            ("[[rule]]\nfault = { status = 500, hang = true }", "exactly one"),
             ("[[rule]]\nfault = { times = 1 }", "exactly one"),
-            (
-                "[[rule]]\nfault = { retry_after_seconds = 1, hang = true }",
-                "fault.status",
-            ),
-            (
-                "[[rule]]\ndelay_ms = 600001\nsteps = [{ say = 'a' }]",
-                "delay_ms",
-            ),
-            (
-                "[[rule]]\nwhen = { task_regex = '(' }\nsteps = [{ say = 'a' }]",
-                "when.task_regex",
-            ),
-            (
-                "[[rule]]\nstream = { chunk_chars = 0 }\nsteps = [{ say = 'a' }]",
-                "chunk_chars",
-            ),
+            ("[[rule]]\nfault = { retry_after_seconds = 1, hang = true }", "fault.status"),
+            ("[[rule]]\ndelay_ms = 600001\nsteps = [{ say = 'a' }]", "delay_ms"),
+            ("[[rule]]\nwhen = { task_regex = '(' }\nsteps = [{ say = 'a' }]", "when.task_regex"),
+            ("[[rule]]\nstream = { chunk_chars = 0 }\nsteps = [{ say = 'a' }]", "chunk_chars"),
             (
                 "[[rule]]\nsteps = [{ say = 'a' }]\nusage = { input_tokens = 1, cached_input_tokens = 2, output_tokens = 1 }",
                 "cached_input_tokens",
@@ -721,10 +650,7 @@ mod tests {
             Err(ScriptError::TooLarge { .. })
         ));
         let rules = "[[rule]]\nsteps = [{ say = 'a' }]\n".repeat(RULES_MAX + 1);
-        assert!(matches!(
-            Script::parse(&rules),
-            Err(ScriptError::RuleCount(257))
-        ));
+        assert!(matches!(Script::parse(&rules), Err(ScriptError::RuleCount(257))));
         let long = "x".repeat(STEP_TEXT_BYTES_MAX + 1);
         assert!(
             problem(&format!("[[rule]]\nsteps = [{{ run = '{long}' }}]")).contains("steps[1].run")

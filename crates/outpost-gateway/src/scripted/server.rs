@@ -95,10 +95,7 @@ impl ScriptedProvider {
     /// A provider that expects [`SCRIPTED_KEY`].
     #[must_use]
     pub fn new(script: Script) -> Self {
-        Self {
-            script,
-            key: Key(SCRIPTED_KEY.to_owned()),
-        }
+        Self { script, key: Key(SCRIPTED_KEY.to_owned()) }
     }
 
     /// Expects another key.
@@ -129,22 +126,12 @@ impl ScriptedProvider {
         });
         let stop = CancellationToken::new();
         let answering = Arc::clone(&shared);
-        let task = tokio::spawn(serve::run(
-            listener,
-            CONNECTIONS_MAX,
-            stop.clone(),
-            move |request| {
+        let task =
+            tokio::spawn(serve::run(listener, CONNECTIONS_MAX, stop.clone(), move |request| {
                 let shared = Arc::clone(&answering);
                 async move { shared.answer(request).await }
-            },
-        ));
-        Ok(ScriptedHandle {
-            addr,
-            shared,
-            stop,
-            task,
-            release,
-        })
+            }));
+        Ok(ScriptedHandle { addr, shared, stop, task, release })
     }
 }
 
@@ -207,18 +194,10 @@ struct Endpoint {
 fn endpoint(path: &str) -> Option<Endpoint> {
     let path = ["/v1beta", "/v1", "/beta"]
         .iter()
-        .find_map(|version| {
-            path.strip_prefix(version)
-                .filter(|rest| rest.starts_with('/'))
-        })
+        .find_map(|version| path.strip_prefix(version).filter(|rest| rest.starts_with('/')))
         .unwrap_or(path);
     let plain = |dialect, counting| {
-        Some(Endpoint {
-            dialect,
-            counting,
-            model: String::new(),
-            stream: false,
-        })
+        Some(Endpoint { dialect, counting, model: String::new(), stream: false })
     };
     match path {
         "/messages" => plain(Dialect::Anthropic, false),
@@ -258,9 +237,7 @@ fn text_answer(status: u16, kind: &'static str, bytes: Bytes) -> Response<Body> 
     let full = Full::new(bytes).map_err(|never| match never {});
     let mut response = Response::new(full.boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -317,10 +294,7 @@ impl Shared {
             return json_answer(200, &json!({"input_tokens": tokens, "totalTokens": tokens}));
         }
         let id = fingerprint(&[&bytes]);
-        let sse = head
-            .uri
-            .query()
-            .is_some_and(|query| query.contains("alt=sse"));
+        let sse = head.uri.query().is_some_and(|query| query.contains("alt=sse"));
         self.converse(&conversation, entry, id, sse).await
     }
 
@@ -331,16 +305,8 @@ impl Shared {
         id: u64,
         sse: bool,
     ) -> Response<Body> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let plan = plan(
-            &self.script,
-            conversation,
-            &self.counters,
-            id,
-            now.as_secs(),
-        );
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let plan = plan(&self.script, conversation, &self.counters, id, now.as_secs());
         entry.task = Some(conversation.task.chars().take(TASK_CHARS_MAX).collect());
         entry.rule.clone_from(&plan.rule);
         entry.step = plan.rule.is_some().then_some(plan.step);
@@ -356,18 +322,12 @@ impl Shared {
         tokio::time::sleep(plan.delay).await;
         match &plan.fault {
             Some(FaultKind::Hang) => hang(&mut released).await,
-            Some(FaultKind::Status {
-                status,
-                retry_after_seconds,
-                message,
-            }) => {
+            Some(FaultKind::Status { status, retry_after_seconds, message }) => {
                 let message = message.as_deref().unwrap_or("A fault of the script.");
                 let body = error_body(conversation.dialect, *status, message);
                 let mut response = json_answer(*status, &body);
                 if let Some(seconds) = retry_after_seconds {
-                    response
-                        .headers_mut()
-                        .insert(RETRY_AFTER, HeaderValue::from(*seconds));
+                    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
                 }
                 return response;
             }
@@ -381,12 +341,7 @@ impl Shared {
         let bearer = header("authorization").and_then(|text| text.strip_prefix("Bearer "));
         let in_query =
             query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("key=")));
-        let keys = [
-            header("x-api-key"),
-            header("x-goog-api-key"),
-            bearer,
-            in_query,
-        ];
+        let keys = [header("x-api-key"), header("x-goog-api-key"), bearer, in_query];
         let mut keys = keys.into_iter().flatten().peekable();
         if keys.peek().is_none() {
             KeySeen::Missing
@@ -434,14 +389,8 @@ fn write(
         vec![text[..half].to_owned(), text[half..].to_owned()]
     };
     let mut response = Response::new(stream_body(events, plan, released));
-    let kind = if streaming {
-        "text/event-stream"
-    } else {
-        "application/json"
-    };
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let kind = if streaming { "text/event-stream" } else { "application/json" };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -470,10 +419,7 @@ fn stream_body(events: Vec<String>, plan: &Plan, released: watch::Receiver<u64>)
         if index > 0 && !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        Some((
-            Ok(Frame::data(Bytes::from(event))),
-            (events, released, false),
-        ))
+        Some((Ok(Frame::data(Bytes::from(event))), (events, released, false)))
     });
     StreamBody::new(frames).boxed_unsync()
 }

@@ -92,11 +92,7 @@ impl Editor {
             .collect();
         // Aider takes a longer fence when a file contains the usual one.
         let long = listings.iter().any(|text| text.contains("\n````\n"));
-        Self {
-            listings,
-            fence: if long { "````" } else { "```" },
-            edited: Vec::new(),
-        }
+        Self { listings, fence: if long { "````" } else { "```" }, edited: Vec::new() }
     }
 
     fn content(&self, path: &str) -> Option<String> {
@@ -105,11 +101,7 @@ impl Editor {
         }
         let opening = format!("\n{path}\n{}\n", self.fence);
         let closing = format!("\n{}\n", self.fence);
-        let text = self
-            .listings
-            .iter()
-            .rev()
-            .find(|text| text.contains(&opening))?;
+        let text = self.listings.iter().rev().find(|text| text.contains(&opening))?;
         let start = text.find(&opening)? + opening.len();
         // One byte back, so that an empty file's closing fence is found as well.
         let end = text[start - 1..].find(&closing)? + start;
@@ -139,9 +131,7 @@ impl Editor {
         let end = if old.ends_with('\n') {
             old_end
         } else {
-            before[old_end..]
-                .find('\n')
-                .map_or(before.len(), |newline| old_end + newline + 1)
+            before[old_end..].find('\n').map_or(before.len(), |newline| old_end + newline + 1)
         };
         let replaced = format!("{}{new}{}", &before[start..at], &before[old_end..end]);
         Some(self.block(path, &before[start..end], &replaced))
@@ -163,11 +153,7 @@ impl Editor {
 
 /// With a newline at the end, unless empty.
 fn ended(text: &str) -> String {
-    if text.is_empty() || text.ends_with('\n') {
-        text.to_owned()
-    } else {
-        format!("{text}\n")
-    }
+    if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
 }
 
 #[cfg(test)]
@@ -217,20 +203,13 @@ mod tests {
             answer(&[edit_step()], TextFormat::Whole, &conversation),
             "Fixing.\n\ncalc.py\n```\ndef add(a, b):\n    return a + b\n```\n"
         );
-        assert_eq!(
-            Editor::new(&conversation).content("empty.txt").as_deref(),
-            Some("")
-        );
+        assert_eq!(Editor::new(&conversation).content("empty.txt").as_deref(), Some(""));
     }
 
     #[test]
     fn a_file_that_is_not_there_is_asked_for_once() {
         let mut items = vec![Item::User("Fix it".into())];
-        let text = answer(
-            &[edit_step()],
-            TextFormat::Blocks,
-            &conversation(items.clone()),
-        );
+        let text = answer(&[edit_step()], TextFormat::Blocks, &conversation(items.clone()));
         assert_eq!(text, "Please add these files to the chat: calc.py");
         items.push(Item::Assistant(text));
         let text = answer(&[edit_step()], TextFormat::Blocks, &conversation(items));
@@ -242,17 +221,11 @@ mod tests {
         let step = Step {
             think: None,
             say: None,
-            action: Some(Action::Write {
-                path: "n.txt".into(),
-                content: "x".into(),
-            }),
+            action: Some(Action::Write { path: "n.txt".into(), content: "x".into() }),
         };
         let conversation = conversation(vec![Item::User("Write".into())]);
         let steps = [step];
-        assert_eq!(
-            answer(&steps, TextFormat::Whole, &conversation),
-            "n.txt\n```\nx\n```\n"
-        );
+        assert_eq!(answer(&steps, TextFormat::Whole, &conversation), "n.txt\n```\nx\n```\n");
         assert_eq!(
             answer(&steps, TextFormat::Blocks, &conversation),
             "n.txt\n```\n<<<<<<< SEARCH\n=======\nx\n>>>>>>> REPLACE\n```\n"

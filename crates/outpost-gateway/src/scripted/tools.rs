@@ -73,25 +73,17 @@ pub(crate) fn must_read_first(conversation: &Conversation) -> bool {
 }
 
 fn find<'a>(conversation: &'a Conversation, names: &[&str]) -> Option<&'a Tool> {
-    names.iter().find_map(|name| {
-        conversation
-            .tools
-            .iter()
-            .find(|tool| tool.name == *name && !tool.custom)
-    })
+    names
+        .iter()
+        .find_map(|name| conversation.tools.iter().find(|tool| tool.name == *name && !tool.custom))
 }
 
 fn find_custom<'a>(conversation: &'a Conversation, name: &str) -> Option<&'a Tool> {
-    conversation
-        .tools
-        .iter()
-        .find(|tool| tool.name == name && tool.custom)
+    conversation.tools.iter().find(|tool| tool.name == name && tool.custom)
 }
 
 fn declares(tool: &Tool, parameter: &str) -> bool {
-    tool.schema
-        .pointer("/properties")
-        .is_some_and(|list| list.get(parameter).is_some())
+    tool.schema.pointer("/properties").is_some_and(|list| list.get(parameter).is_some())
 }
 
 fn native(action: &Action, conversation: &Conversation) -> Option<ToolCall> {
@@ -112,9 +104,7 @@ fn native(action: &Action, conversation: &Conversation) -> Option<ToolCall> {
         }
     };
     let tool = find(conversation, names)?;
-    let parameter = PATH_PARAMETERS
-        .into_iter()
-        .find(|name| declares(tool, name))?;
+    let parameter = PATH_PARAMETERS.into_iter().find(|name| declares(tool, name))?;
     if !texts.iter().all(|(name, _)| declares(tool, name)) {
         return None;
     }
@@ -133,30 +123,18 @@ fn complete(tool: &Tool, mut arguments: Map<String, Value>, label: &str) -> Tool
     let required = tool.schema.get("required").and_then(Value::as_array);
     for name in required.into_iter().flatten().filter_map(Value::as_str) {
         if !arguments.contains_key(name) {
-            let pointer = tool
-                .schema
-                .pointer("/properties")
-                .and_then(|list| list.get(name));
+            let pointer = tool.schema.pointer("/properties").and_then(|list| list.get(name));
             let value = fill::value(pointer.unwrap_or(&Value::Null), label);
             arguments.insert(name.to_owned(), value);
         }
     }
-    ToolCall::Function {
-        name: tool.name.clone(),
-        arguments: Value::Object(arguments),
-    }
+    ToolCall::Function { name: tool.name.clone(), arguments: Value::Object(arguments) }
 }
 
 fn shell(command: &str, conversation: &Conversation) -> Option<ToolCall> {
     if let Some(tool) = find(conversation, &SHELLS) {
-        let parameter = if declares(tool, "cmd") {
-            "cmd"
-        } else {
-            "command"
-        };
-        let kind = tool
-            .schema
-            .pointer(&format!("/properties/{parameter}/type"));
+        let parameter = if declares(tool, "cmd") { "cmd" } else { "command" };
+        let kind = tool.schema.pointer(&format!("/properties/{parameter}/type"));
         let value = if kind == Some(&json!("array")) {
             json!(["bash", "-c", command])
         } else {
@@ -183,10 +161,7 @@ fn shell(command: &str, conversation: &Conversation) -> Option<ToolCall> {
 
 fn apply_patch(patch: String, conversation: &Conversation) -> Option<ToolCall> {
     if let Some(tool) = find_custom(conversation, "apply_patch") {
-        return Some(ToolCall::Custom {
-            name: tool.name.clone(),
-            input: patch,
-        });
+        return Some(ToolCall::Custom { name: tool.name.clone(), input: patch });
     }
     let tool = find_custom(conversation, "exec")?;
     if !tool.description.contains("apply_patch") {
@@ -263,11 +238,8 @@ mod tests {
     use std::process::Command;
 
     fn sh(directory: &std::path::Path, action: &Action) -> bool {
-        let output = Command::new("sh")
-            .arg("-c")
-            .arg(command(action))
-            .current_dir(directory)
-            .output();
+        let output =
+            Command::new("sh").arg("-c").arg(command(action)).current_dir(directory).output();
         output.unwrap().status.success()
     }
 
@@ -283,18 +255,12 @@ mod tests {
             "ünïcode ✓\ttab\r\n",
         ];
         for text in texts {
-            let write = Action::Write {
-                path: "a/b c.txt".into(),
-                content: text.into(),
-            };
+            let write = Action::Write { path: "a/b c.txt".into(), content: text.into() };
             assert!(sh(directory, &write));
             let read = std::fs::read_to_string(directory.join("a/b c.txt")).unwrap();
             assert_eq!(read, text);
         }
-        let write = Action::Write {
-            path: "e".into(),
-            content: "one $x two\n two\n\n".into(),
-        };
+        let write = Action::Write { path: "e".into(), content: "one $x two\n two\n\n".into() };
         assert!(sh(directory, &write));
         let edit = |old: &str| Action::Edit {
             path: "e".into(),

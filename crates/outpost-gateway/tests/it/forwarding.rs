@@ -14,11 +14,7 @@ const TEXT: &str =
 
 async fn send(open: &Open, shape: Shape, key: &str, task: &str) -> reqwest::Response {
     let call = client().post(open.url(&format!("{}{}", shape.route(), shape.path())));
-    shape
-        .with_key(call.json(&shape.request(task, &[])), key)
-        .send()
-        .await
-        .unwrap()
+    shape.with_key(call.json(&shape.request(task, &[])), key).send().await.unwrap()
 }
 
 #[tokio::test]
@@ -28,18 +24,9 @@ async fn the_handle_is_swapped_for_the_real_key() {
     for shape in Shape::ALL {
         let answer = send(&open, shape, &open.handle, "x").await;
         assert_eq!(answer.status(), 200, "{shape:?}");
-        assert_eq!(
-            shape.text_in(&answer.text().await.unwrap()),
-            "hello from the model"
-        );
-        let GatewayEvent::Call {
-            status,
-            model,
-            complete,
-            request_bytes,
-            response_bytes,
-            ..
-        } = open.event().await
+        assert_eq!(shape.text_in(&answer.text().await.unwrap()), "hello from the model");
+        let GatewayEvent::Call { status, model, complete, request_bytes, response_bytes, .. } =
+            open.event().await
         else {
             panic!("not a call");
         };
@@ -50,12 +37,7 @@ async fn the_handle_is_swapped_for_the_real_key() {
     // Google's clients may put the key into the query instead.
     let shape = Shape::Gemini;
     let url = open.url(&format!("/google{}&key={}", shape.path(), open.handle));
-    let answer = client()
-        .post(url)
-        .json(&shape.request("x", &[]))
-        .send()
-        .await
-        .unwrap();
+    let answer = client().post(url).json(&shape.request("x", &[])).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let journal = provider.journal();
     assert_eq!(journal.len(), Shape::ALL.len() + 1);
@@ -86,29 +68,15 @@ async fn the_upstream_sees_the_key_and_no_trace_of_the_handle() {
         assert!(!names.contains(&dropped), "{names:?}");
     }
     let head = upstream.heads().remove(0).to_lowercase();
-    assert!(
-        head.starts_with("post /v1/responses?a=b http/1.1\r\n"),
-        "{head}"
-    );
-    assert!(
-        head.contains(&format!("authorization: bearer {SCRIPTED_KEY}\r\n")),
-        "{head}"
-    );
+    assert!(head.starts_with("post /v1/responses?a=b http/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("authorization: bearer {SCRIPTED_KEY}\r\n")), "{head}");
     assert!(
         head.contains("accept-encoding: identity\r\n") && head.contains("user-agent: agent/1\r\n")
     );
     assert!(head.contains("content-length: 2\r\n"), "{head}");
     let host = upstream.url.trim_start_matches("http://");
     assert!(head.contains(&format!("host: {host}\r\n")), "{head}");
-    for gone in [
-        "otph_",
-        "x-api-key",
-        "x-goog",
-        "cookie",
-        "organization",
-        "x-forwarded",
-        "gzip",
-    ] {
+    for gone in ["otph_", "x-api-key", "x-goog", "cookie", "organization", "x-forwarded", "gzip"] {
         assert!(!head.contains(gone), "{gone} in {head}");
     }
 }
@@ -132,10 +100,7 @@ async fn a_stream_is_not_buffered() {
         text.push_str(std::str::from_utf8(&chunk).unwrap());
     }
     assert_eq!(Shape::Claude.text_in(&text), "hello from the model");
-    assert!(matches!(
-        open.event().await,
-        GatewayEvent::Call { complete: true, .. }
-    ));
+    assert!(matches!(open.event().await, GatewayEvent::Call { complete: true, .. }));
 }
 
 #[tokio::test]
@@ -154,14 +119,8 @@ async fn a_request_is_not_buffered_either() {
         receiver.recv().await.map(|piece| (piece, receiver))
     });
     sender.send(Ok(b"{\"model\":\"m\"".to_vec())).await.unwrap();
-    let call = client()
-        .post(open.url("/openai/v1/responses"))
-        .bearer_auth(&open.handle);
-    let mut answer = call
-        .body(reqwest::Body::wrap_stream(body))
-        .send()
-        .await
-        .unwrap();
+    let call = client().post(open.url("/openai/v1/responses")).bearer_auth(&open.handle);
+    let mut answer = call.body(reqwest::Body::wrap_stream(body)).send().await.unwrap();
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "early");
     sender.send(Ok(b"}".to_vec())).await.unwrap();
     drop(sender);
@@ -171,31 +130,21 @@ async fn a_request_is_not_buffered_either() {
 
 #[tokio::test]
 async fn large_bodies_arrive_whole_in_both_directions() {
-    let body: Vec<u8> = (0..3_000_000_u32)
-        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
-        .collect();
+    let body: Vec<u8> =
+        (0..3_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
     let upstream = RawUpstream::start(vec![Raw::Send(head.into_bytes()), Raw::Echo]).await;
     let mut open = open(&upstream.url).await;
-    let call = client()
-        .post(open.url("/openai/v1/responses"))
-        .bearer_auth(&open.handle);
+    let call = client().post(open.url("/openai/v1/responses")).bearer_auth(&open.handle);
     let answer = call.body(body.clone()).send().await.unwrap();
     assert_eq!(answer.content_length(), Some(body.len() as u64));
     assert!(answer.bytes().await.unwrap() == body.as_slice());
-    let GatewayEvent::Call {
-        request_bytes,
-        response_bytes,
-        complete: true,
-        ..
-    } = open.event().await
+    let GatewayEvent::Call { request_bytes, response_bytes, complete: true, .. } =
+        open.event().await
     else {
         panic!("not a call");
     };
-    assert_eq!(
-        (request_bytes, response_bytes),
-        (body.len() as u64, body.len() as u64)
-    );
+    assert_eq!((request_bytes, response_bytes), (body.len() as u64, body.len() as u64));
 }
 
 #[tokio::test]
@@ -208,14 +157,7 @@ async fn a_cut_upstream_is_a_cut_for_the_agent() {
     let answer = send(&open, Shape::Claude, &open.handle, "x").await;
     assert_eq!(answer.status(), 200);
     assert!(answer.bytes().await.is_err());
-    assert!(matches!(
-        open.event().await,
-        GatewayEvent::Call {
-            complete: false,
-            status: 200,
-            ..
-        }
-    ));
+    assert!(matches!(open.event().await, GatewayEvent::Call { complete: false, status: 200, .. }));
 }
 
 #[tokio::test]
@@ -229,17 +171,7 @@ async fn errors_of_the_provider_pass_with_their_headers() {
     );
     assert!(answer.text().await.unwrap().contains("rate_limit_error"));
     let event = open.event().await;
-    assert!(
-        matches!(
-            event,
-            GatewayEvent::Call {
-                status: 429,
-                complete: true,
-                ..
-            }
-        ),
-        "{event:?}"
-    );
+    assert!(matches!(event, GatewayEvent::Call { status: 429, complete: true, .. }), "{event:?}");
 }
 
 #[tokio::test]
@@ -251,10 +183,8 @@ async fn a_hundred_calls_at_once_all_succeed() {
     for number in 0..100 {
         let shape = Shape::ALL[number % Shape::ALL.len()];
         let call = client.post(open.url(&format!("{}{}", shape.route(), shape.path())));
-        let call = shape.with_key(
-            call.json(&shape.request(&format!("task {number}"), &[])),
-            &open.handle,
-        );
+        let call =
+            shape.with_key(call.json(&shape.request(&format!("task {number}"), &[])), &open.handle);
         calls.spawn(async move {
             let answer = call.send().await.unwrap();
             assert_eq!(answer.status(), 200);
@@ -282,10 +212,7 @@ async fn closing_kills_what_is_in_flight_and_the_handle() {
         let waiting = client().post(&url).header("x-api-key", &open.handle);
         let waiting = waiting.json(&Shape::Claude.request("wait", &[])).send();
         let waiting = tokio::spawn(waiting);
-        provider
-            .journal_until(SOON, |entries| entries.len() > before)
-            .await
-            .unwrap();
+        provider.journal_until(SOON, |entries| entries.len() > before).await.unwrap();
         if dropped {
             drop(open.session);
         } else {
@@ -297,37 +224,20 @@ async fn closing_kills_what_is_in_flight_and_the_handle() {
         };
         tokio::time::timeout(SOON, ended).await.unwrap();
         // The session has ended, so its port refuses.
-        let again = client()
-            .post(&url)
-            .header("x-api-key", &open.handle)
-            .body("{}")
-            .send()
-            .await;
+        let again = client().post(&url).header("x-api-key", &open.handle).body("{}").send().await;
         assert!(again.is_err_and(|error| error.is_connect()));
     }
 }
 
 #[tokio::test]
 async fn a_provider_that_is_not_there_is_a_clear_error() {
-    let gone = tokio::net::TcpListener::bind(crate::support::loopback())
-        .await
-        .unwrap();
+    let gone = tokio::net::TcpListener::bind(crate::support::loopback()).await.unwrap();
     let url = format!("http://{}", gone.local_addr().unwrap());
     drop(gone);
     let mut open = open(&url).await;
     let answer = send(&open, Shape::Claude, &open.handle, "x").await;
     assert_eq!(answer.status(), 502);
     let text = answer.text().await.unwrap();
-    assert!(
-        text.contains("upstream_unreachable") && text.contains("anthropic"),
-        "{text}"
-    );
-    assert!(matches!(
-        open.event().await,
-        GatewayEvent::Call {
-            status: 502,
-            complete: false,
-            ..
-        }
-    ));
+    assert!(text.contains("upstream_unreachable") && text.contains("anthropic"), "{text}");
+    assert!(matches!(open.event().await, GatewayEvent::Call { status: 502, complete: false, .. }));
 }

@@ -55,21 +55,14 @@ fn unfold(value: &mut Value) {
 }
 
 fn hold(name: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/it/golden")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name);
     let actual = steady(actual);
     if std::env::var_os("OUTPOST_BLESS").is_some() {
         std::fs::write(&path, &actual).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
     let lines = |text: &str| text.lines().map(meaning).collect::<Vec<_>>();
-    assert_eq!(
-        lines(&actual),
-        lines(&expected),
-        "differs from {}",
-        path.display()
-    );
+    assert_eq!(lines(&actual), lines(&expected), "differs from {}", path.display());
 }
 
 #[tokio::test]
@@ -90,21 +83,14 @@ async fn streams_and_plain_answers_are_as_recorded() {
             let call = client.post(url).json(&shape.request("golden", &results));
             let answer = shape.with_key(call, SCRIPTED_KEY).send().await.unwrap();
             assert_eq!(answer.headers()["content-type"], "text/event-stream");
-            hold(
-                &format!("{name}-{rounds}.sse"),
-                &answer.text().await.unwrap(),
-            );
+            hold(&format!("{name}-{rounds}.sse"), &answer.text().await.unwrap());
         }
-        let path = shape
-            .path()
-            .replace("streamGenerateContent?alt=sse", "generateContent");
+        let path = shape.path().replace("streamGenerateContent?alt=sse", "generateContent");
         let mut request = shape.request("golden", &[]);
         if shape != Shape::Gemini {
             request["stream"] = json!(false);
         }
-        let call = client
-            .post(format!("{}{path}", provider.url()))
-            .json(&request);
+        let call = client.post(format!("{}{path}", provider.url())).json(&request);
         let answer = shape.with_key(call, SCRIPTED_KEY).send().await.unwrap();
         assert_eq!(answer.headers()["content-type"], "application/json");
         hold(&format!("{name}.json"), &answer.text().await.unwrap());

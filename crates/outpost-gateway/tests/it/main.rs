@@ -1,9 +1,6 @@
 //! The gateway and the scripted provider, with real sockets on loopback.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in the helpers of tests a panic is the right answer"
-)]
+#![expect(clippy::unwrap_used, reason = "in the helpers of tests a panic is the right answer")]
 
 mod forwarding;
 mod golden;

@@ -22,48 +22,22 @@ async fn only_this_attempts_handle_opens_the_door() {
     let never_used = Handle::generate().unwrap();
     let shape = Shape::Claude;
     let url = open.url("/anthropic/v1/messages");
-    let wrong = [
-        "",
-        "otph_",
-        "scripted-real-key",
-        other.handle.as_str(),
-        never_used.expose(),
-    ];
+    let wrong = ["", "otph_", "scripted-real-key", other.handle.as_str(), never_used.expose()];
     for key in wrong {
-        let call = client()
-            .post(&url)
-            .json(&shape.request("x", &[]))
-            .header("x-api-key", key);
+        let call = client().post(&url).json(&shape.request("x", &[])).header("x-api-key", key);
         let answer = call.send().await.unwrap();
         assert_eq!(answer.status(), 401);
         assert!(answer.text().await.unwrap().contains("wrong_handle"));
         assert_eq!(denied(&mut open).await.2, DenialReason::WrongHandle);
     }
     // The answer arrives also when much is still being sent.
-    let large = client()
-        .post(&url)
-        .header("x-api-key", "wrong")
-        .body(vec![b' '; 900_000]);
+    let large = client().post(&url).header("x-api-key", "wrong").body(vec![b' '; 900_000]);
     assert_eq!(large.send().await.unwrap().status(), 401);
-    let none = client()
-        .post(&url)
-        .json(&shape.request("x", &[]))
-        .send()
-        .await
-        .unwrap();
+    let none = client().post(&url).json(&shape.request("x", &[])).send().await.unwrap();
     assert_eq!(none.status(), 401);
     // The other attempt's own gateway takes its handle.
-    let own = client()
-        .post(other.url("/anthropic/v1/messages"))
-        .header("x-api-key", &other.handle);
-    assert_eq!(
-        own.json(&shape.request("x", &[]))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
+    let own = client().post(other.url("/anthropic/v1/messages")).header("x-api-key", &other.handle);
+    assert_eq!(own.json(&shape.request("x", &[])).send().await.unwrap().status(), 200);
     assert_eq!(provider.journal().len(), 1);
     assert_eq!(open.session.stats().denials, 7);
 }
@@ -73,36 +47,15 @@ async fn other_paths_and_methods_are_refused_and_reported() {
     let provider = scripted(TEXT).await;
     let mut open = open(&provider.url()).await;
     let cases = [
-        (
-            "POST",
-            "/anthropic/v1/files",
-            403,
-            DenialReason::PathNotAllowed,
-        ),
-        (
-            "GET",
-            "/openai/v1/responses/resp_1",
-            403,
-            DenialReason::PathNotAllowed,
-        ),
-        (
-            "DELETE",
-            "/anthropic/v1/messages",
-            405,
-            DenialReason::MethodNotAllowed,
-        ),
+        ("POST", "/anthropic/v1/files", 403, DenialReason::PathNotAllowed),
+        ("GET", "/openai/v1/responses/resp_1", 403, DenialReason::PathNotAllowed),
+        ("DELETE", "/anthropic/v1/messages", 405, DenialReason::MethodNotAllowed),
         ("POST", "/v1/messages", 404, DenialReason::UnknownRoute),
-        (
-            "POST",
-            "/anthropicx/v1/messages",
-            404,
-            DenialReason::UnknownRoute,
-        ),
+        ("POST", "/anthropicx/v1/messages", 404, DenialReason::UnknownRoute),
     ];
     for (method, path, status, reason) in cases {
-        let call = client()
-            .request(method.parse().unwrap(), open.url(path))
-            .bearer_auth(&open.handle);
+        let call =
+            client().request(method.parse().unwrap(), open.url(path)).bearer_auth(&open.handle);
         assert_eq!(call.send().await.unwrap().status(), status, "{path}");
         assert_eq!(denied(&mut open).await, (None, path.to_owned(), reason));
     }
@@ -122,11 +75,7 @@ async fn other_paths_and_methods_are_refused_and_reported() {
     ];
     for (method, path, status) in quiet {
         let call = client().request(method.parse().unwrap(), open.url(path));
-        assert_eq!(
-            call.send().await.unwrap().status(),
-            status,
-            "{method} {path}"
-        );
+        assert_eq!(call.send().await.unwrap().status(), status, "{method} {path}");
     }
     assert_eq!(open.session.stats().denials, 6);
     assert!(provider.journal().is_empty());
@@ -145,10 +94,7 @@ async fn other_hosts_are_refused_by_name() {
         assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
         assert!(answer.contains("policy_denied"), "{answer}");
         let (asked, _, reason) = denied(&mut open).await;
-        assert_eq!(
-            (asked.as_deref(), reason),
-            (Some(host), DenialReason::PolicyDenied)
-        );
+        assert_eq!((asked.as_deref(), reason), (Some(host), DenialReason::PolicyDenied));
     }
     // Also for the provider itself, with the right handle.
     let through = format!(
@@ -156,11 +102,7 @@ async fn other_hosts_are_refused_by_name() {
         provider.url(),
         open.handle
     );
-    assert!(
-        raw_request(open.addr, &through, "policy_denied")
-            .await
-            .starts_with("HTTP/1.1 403")
-    );
+    assert!(raw_request(open.addr, &through, "policy_denied").await.starts_with("HTTP/1.1 403"));
     assert!(provider.journal().is_empty());
 }
 
@@ -173,18 +115,13 @@ async fn a_redirect_is_not_followed() {
     );
     let upstream = RawUpstream::start(vec![Raw::Send(head.into_bytes())]).await;
     let mut open = open(&upstream.url).await;
-    let call = client()
-        .post(open.url("/anthropic/v1/messages"))
-        .header("x-api-key", &open.handle);
+    let call = client().post(open.url("/anthropic/v1/messages")).header("x-api-key", &open.handle);
     let answer = call.body("{}").send().await.unwrap();
     assert_eq!(answer.status(), 502);
     assert!(answer.headers().get("location").is_none());
     assert!(answer.text().await.unwrap().contains("upstream_redirect"));
     assert!(other.journal().is_empty());
-    assert!(matches!(
-        open.event().await,
-        GatewayEvent::Call { status: 502, .. }
-    ));
+    assert!(matches!(open.event().await, GatewayEvent::Call { status: 502, .. }));
 }
 
 #[tokio::test]
@@ -211,10 +148,7 @@ async fn a_head_over_the_bound_is_refused() {
         "x".repeat(300 * 1024)
     );
     let answer = raw_request(open.addr, &request, "\r\n\r\n").await;
-    assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
-        "{answer}"
-    );
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
 }
 
 #[tokio::test]

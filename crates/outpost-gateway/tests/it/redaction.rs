@@ -8,9 +8,7 @@ use crate::support::{Raw, RawUpstream, client, open};
 
 async fn ask(upstream: &RawUpstream) -> reqwest::Response {
     let open = open(&upstream.url).await;
-    let call = client()
-        .post(open.url("/openai/v1/responses"))
-        .bearer_auth(&open.handle);
+    let call = client().post(open.url("/openai/v1/responses")).bearer_auth(&open.handle);
     let answer = call.body("{}").send().await.unwrap();
     // The session must outlive the body, so the body is read here.
     let status = answer.status();
@@ -40,10 +38,7 @@ async fn an_echo_in_headers_and_an_error_body_is_masked() {
     let mask = "*".repeat(SCRIPTED_KEY.len());
     assert_eq!(answer.status(), 401);
     assert_eq!(answer.headers()["x-echo"], format!("Bearer {mask}"));
-    assert_eq!(
-        answer.text().await.unwrap(),
-        body.replace(SCRIPTED_KEY, &mask)
-    );
+    assert_eq!(answer.text().await.unwrap(), body.replace(SCRIPTED_KEY, &mask));
 }
 
 #[tokio::test]
@@ -81,9 +76,7 @@ async fn the_beginning_of_a_key_is_held_until_it_is_known_not_to_be_one() {
     ])
     .await;
     let open = open(&upstream.url).await;
-    let call = client()
-        .post(open.url("/openai/v1/responses"))
-        .bearer_auth(&open.handle);
+    let call = client().post(open.url("/openai/v1/responses")).bearer_auth(&open.handle);
     let mut answer = call.body("{}").send().await.unwrap();
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "data: ");
     gate.notify_one();

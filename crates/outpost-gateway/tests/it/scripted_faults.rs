@@ -7,9 +7,7 @@ use crate::shapes::Shape;
 use crate::support::{SOON, client, scripted};
 
 async fn send(provider: &ScriptedHandle, shape: Shape, request: &Value) -> reqwest::Response {
-    let call = client()
-        .post(format!("{}{}", provider.url(), shape.path()))
-        .json(request);
+    let call = client().post(format!("{}{}", provider.url(), shape.path())).json(request);
     shape.with_key(call, SCRIPTED_KEY).send().await.unwrap()
 }
 
@@ -41,11 +39,7 @@ async fn a_rule_with_only_a_fault_is_passed_over_when_it_is_used_up() {
     .await;
     let request = Shape::Claude.request("sometimes", &[]);
     assert_eq!(send(&provider, Shape::Claude, &request).await.status(), 529);
-    let text = send(&provider, Shape::Claude, &request)
-        .await
-        .text()
-        .await
-        .unwrap();
+    let text = send(&provider, Shape::Claude, &request).await.text().await.unwrap();
     assert_eq!(Shape::Claude.text_in(&text), "next rule");
     let always = Shape::Claude.request("always", &[]);
     assert_eq!(send(&provider, Shape::Claude, &always).await.status(), 529);
@@ -61,18 +55,8 @@ async fn a_fault_can_wait_for_its_step_and_spares_side_calls() {
     )
     .await;
     let shape = Shape::Grok;
-    assert_eq!(
-        send(&provider, shape, &shape.request("x", &[]))
-            .await
-            .status(),
-        200
-    );
-    assert_eq!(
-        send(&provider, shape, &shape.request("x", &["ok"]))
-            .await
-            .status(),
-        500
-    );
+    assert_eq!(send(&provider, shape, &shape.request("x", &[])).await.status(), 200);
+    assert_eq!(send(&provider, shape, &shape.request("x", &["ok"])).await.status(), 500);
     let mut title = shape.request("x", &["ok"]);
     title["tool_choice"] = serde_json::json!({"type": "function", "name": "write"});
     assert_eq!(send(&provider, shape, &title).await.status(), 200);
@@ -106,13 +90,7 @@ async fn a_cut_ends_the_stream_without_its_end() {
     plain["stream"] = serde_json::json!(false);
     let provider =
         scripted("[[rule]]\nfault = { cut_after_events = 1 }\nsteps = [{ say = 'text' }]").await;
-    assert!(
-        send(&provider, Shape::Claude, &plain)
-            .await
-            .bytes()
-            .await
-            .is_err()
-    );
+    assert!(send(&provider, Shape::Claude, &plain).await.bytes().await.is_err());
 }
 
 #[tokio::test]

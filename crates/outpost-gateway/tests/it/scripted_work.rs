@@ -24,9 +24,7 @@ steps = [
 "#;
 
 async fn ask(provider: &ScriptedHandle, shape: Shape, request: &Value) -> String {
-    let call = client()
-        .post(format!("{}{}", provider.url(), shape.path()))
-        .json(request);
+    let call = client().post(format!("{}{}", provider.url(), shape.path())).json(request);
     let answer = shape.with_key(call, SCRIPTED_KEY).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     answer.text().await.unwrap()
@@ -35,19 +33,11 @@ async fn ask(provider: &ScriptedHandle, shape: Shape, request: &Value) -> String
 fn names(shape: Shape) -> [&'static str; 4] {
     match shape {
         Shape::Claude => ["Bash", "Write", "Edit", "Read"],
-        Shape::CodexClassic => [
-            "exec_command",
-            "apply_patch",
-            "exec_command",
-            "exec_command",
-        ],
+        Shape::CodexClassic => ["exec_command", "apply_patch", "exec_command", "exec_command"],
         Shape::CodexCodeMode => ["exec"; 4],
-        Shape::Grok | Shape::GrokChat => [
-            "run_terminal_command",
-            "write",
-            "search_replace",
-            "read_file",
-        ],
+        Shape::Grok | Shape::GrokChat => {
+            ["run_terminal_command", "write", "search_replace", "read_file"]
+        }
         Shape::Gemini => ["run_shell_command", "write_file", "replace", "read_file"],
     }
 }
@@ -63,36 +53,15 @@ async fn every_cli_gets_its_own_tools_step_by_step() {
             assert_eq!(name, expected, "{shape:?} step {step}");
             let native = !matches!(shape, Shape::CodexClassic | Shape::CodexCodeMode);
             if native && step > 0 {
-                assert!(
-                    input.contains(&format!("{DIRECTORY}/new.txt")),
-                    "{shape:?}: {input}"
-                );
+                assert!(input.contains(&format!("{DIRECTORY}/new.txt")), "{shape:?}: {input}");
             }
         }
-        let last = ask(
-            &provider,
-            shape,
-            &shape.request("please do the work", &["ok"; 4]),
-        )
-        .await;
+        let last = ask(&provider, shape, &shape.request("please do the work", &["ok"; 4])).await;
         assert_eq!(shape.call_in(&last), None, "{shape:?}");
-        assert_eq!(
-            shape.text_in(&last),
-            "Finished: ünï ✓ at last.",
-            "{shape:?}"
-        );
+        assert_eq!(shape.text_in(&last), "Finished: ünï ✓ at last.", "{shape:?}");
         // Asked once more, it says the same again.
-        let more = ask(
-            &provider,
-            shape,
-            &shape.request("please do the work", &["ok"; 6]),
-        )
-        .await;
-        assert_eq!(
-            shape.text_in(&more),
-            "Finished: ünï ✓ at last.",
-            "{shape:?}"
-        );
+        let more = ask(&provider, shape, &shape.request("please do the work", &["ok"; 6])).await;
+        assert_eq!(shape.text_in(&more), "Finished: ünï ✓ at last.", "{shape:?}");
     }
     let journal = provider.journal();
     assert_eq!(journal.len(), Shape::ALL.len() * 6);
@@ -119,11 +88,7 @@ async fn a_write_that_claude_code_refuses_is_made_again_after_reading() {
     for (results, expected) in rounds {
         let request = Shape::Claude.request("do the work", results);
         let stream = ask(&provider, Shape::Claude, &request).await;
-        assert_eq!(
-            Shape::Claude.call_in(&stream).unwrap().0,
-            expected,
-            "{results:?}"
-        );
+        assert_eq!(Shape::Claude.call_in(&stream).unwrap().0, expected, "{results:?}");
     }
 }
 
@@ -172,12 +137,7 @@ async fn side_calls_are_answered_in_the_form_they_ask_for() {
     ]});
     let stream = ask(&provider, Shape::GrokChat, &commit).await;
     assert_eq!(Shape::GrokChat.text_in(&stream), "Scripted work");
-    assert!(
-        provider
-            .journal()
-            .iter()
-            .all(|entry| entry.aside && entry.rule.is_none())
-    );
+    assert!(provider.journal().iter().all(|entry| entry.aside && entry.rule.is_none()));
 }
 
 #[tokio::test]
@@ -185,9 +145,7 @@ async fn other_paths_are_answered_so_that_every_cli_goes_on() {
     let provider = scripted(SCRIPT).await;
     let client = client();
     let url = |path: &str| format!("{}{path}", provider.url());
-    let count = client
-        .post(url("/v1/messages/count_tokens"))
-        .header("x-api-key", SCRIPTED_KEY);
+    let count = client.post(url("/v1/messages/count_tokens")).header("x-api-key", SCRIPTED_KEY);
     let counted: Value = count
         .json(&Shape::Claude.request("do the work", &[]))
         .send()
@@ -197,26 +155,11 @@ async fn other_paths_are_answered_so_that_every_cli_goes_on() {
         .await
         .unwrap();
     assert!(counted["input_tokens"].as_u64().unwrap() > 10);
-    assert_eq!(
-        client
-            .head(url("/api/hello"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
+    assert_eq!(client.head(url("/api/hello")).send().await.unwrap().status(), 200);
     for path in ["/", "/v1/models", "/v1/api-key", "/v1/files"] {
-        assert_eq!(
-            client.get(url(path)).send().await.unwrap().status(),
-            404,
-            "{path}"
-        );
+        assert_eq!(client.get(url(path)).send().await.unwrap().status(), 404, "{path}");
     }
-    let broken = client
-        .post(url("/v1/responses"))
-        .bearer_auth(SCRIPTED_KEY)
-        .body("{not json");
+    let broken = client.post(url("/v1/responses")).bearer_auth(SCRIPTED_KEY).body("{not json");
     assert_eq!(broken.send().await.unwrap().status(), 400);
 }
 
@@ -230,29 +173,16 @@ async fn aider_gets_all_edits_in_one_text() {
         ]})
     };
     // The DeepSeek client leaves out /v1.
-    let call = client()
-        .post(format!("{}/chat/completions", provider.url()))
-        .bearer_auth(SCRIPTED_KEY);
-    let blocks = call
-        .json(&request("Use a *SEARCH/REPLACE block*."))
-        .send()
-        .await
-        .unwrap();
+    let call =
+        client().post(format!("{}/chat/completions", provider.url())).bearer_auth(SCRIPTED_KEY);
+    let blocks = call.json(&request("Use a *SEARCH/REPLACE block*.")).send().await.unwrap();
     let blocks = Shape::GrokChat.text_in(&blocks.text().await.unwrap());
     assert!(
         blocks.contains("new.txt\n```\n<<<<<<< SEARCH\n=======\nx\n>>>>>>> REPLACE\n```"),
         "{blocks}"
     );
-    assert!(
-        blocks.contains("<<<<<<< SEARCH\nx\n=======\ny\n>>>>>>> REPLACE"),
-        "{blocks}"
-    );
-    let stream = ask(
-        &provider,
-        Shape::GrokChat,
-        &request("Use the *file listing* format."),
-    )
-    .await;
+    assert!(blocks.contains("<<<<<<< SEARCH\nx\n=======\ny\n>>>>>>> REPLACE"), "{blocks}");
+    let stream = ask(&provider, Shape::GrokChat, &request("Use the *file listing* format.")).await;
     let whole = Shape::GrokChat.text_in(&stream);
     assert!(
         whole.contains("new.txt\n```\nx\n```") && whole.contains("new.txt\n```\ny\n```"),
@@ -268,19 +198,9 @@ async fn an_unknown_task_is_answered_politely() {
     for shape in Shape::ALL {
         let stream = ask(&provider, shape, &shape.request("something else", &[])).await;
         assert_eq!(shape.call_in(&stream), None);
-        assert!(
-            shape
-                .text_in(&stream)
-                .contains("No rule of my script matches"),
-            "{shape:?}"
-        );
+        assert!(shape.text_in(&stream).contains("No rule of my script matches"), "{shape:?}");
     }
-    assert!(
-        provider
-            .journal()
-            .iter()
-            .all(|entry| entry.rule.is_none() && entry.step.is_none())
-    );
+    assert!(provider.journal().iter().all(|entry| entry.rule.is_none() && entry.step.is_none()));
 }
 
 #[tokio::test]
@@ -289,10 +209,7 @@ async fn a_wrong_or_missing_key_is_the_dialects_own_401() {
     for shape in Shape::ALL {
         let url = format!("{}{}", provider.url(), shape.path());
         let request = shape.request("do the work", &[]);
-        let wrong = shape
-            .with_key(client().post(&url).json(&request), "another-key")
-            .send()
-            .await;
+        let wrong = shape.with_key(client().post(&url).json(&request), "another-key").send().await;
         let wrong = wrong.unwrap();
         assert_eq!(wrong.status(), 401);
         let body: Value = wrong.json().await.unwrap();
@@ -307,25 +224,12 @@ async fn a_wrong_or_missing_key_is_the_dialects_own_401() {
             _ => "invalid_api_key",
         };
         assert_eq!(kind, expected, "{shape:?}");
-        assert_eq!(
-            client()
-                .post(&url)
-                .json(&request)
-                .send()
-                .await
-                .unwrap()
-                .status(),
-            401
-        );
+        assert_eq!(client().post(&url).json(&request).send().await.unwrap().status(), 401);
     }
     let journal = provider.journal();
     assert_eq!(journal[0].key, KeySeen::Wrong);
     assert_eq!(journal[1].key, KeySeen::Missing);
-    assert!(
-        journal
-            .iter()
-            .all(|entry| entry.status == 401 && entry.rule.is_none())
-    );
+    assert!(journal.iter().all(|entry| entry.status == 401 && entry.rule.is_none()));
 }
 
 #[tokio::test]
@@ -352,18 +256,11 @@ async fn the_journal_can_be_waited_for() {
     let two = provider.journal_until(SOON, |entries| entries.len() == 2);
     let asking = async {
         for _ in 0..2 {
-            ask(
-                &provider,
-                Shape::Claude,
-                &Shape::Claude.request("do the work", &[]),
-            )
-            .await;
+            ask(&provider, Shape::Claude, &Shape::Claude.request("do the work", &[])).await;
         }
     };
     let (entries, ()) = tokio::join!(two, asking);
     assert_eq!(entries.unwrap().len(), 2);
-    let never = provider
-        .journal_until(Duration::from_millis(1), |_| false)
-        .await;
+    let never = provider.journal_until(Duration::from_millis(1), |_| false).await;
     assert!(never.is_none());
 }

@@ -114,11 +114,7 @@ impl Shape {
         events(stream)
             .iter()
             .filter(|event| !responses || event["type"] == "response.output_text.delta")
-            .filter(|event| {
-                event
-                    .pointer("/candidates/0/content/parts/0/thought")
-                    .is_none()
-            })
+            .filter(|event| event.pointer("/candidates/0/content/parts/0/thought").is_none())
             .filter_map(|event| event.pointer(pointer)?.as_str())
             .collect()
     }
@@ -126,12 +122,8 @@ impl Shape {
 
 /// The data of each server-sent event.
 pub(crate) fn events(stream: &str) -> Vec<Value> {
-    let data = stream
-        .lines()
-        .filter_map(|line| line.strip_prefix("data: "));
-    data.filter(|data| *data != "[DONE]")
-        .map(|data| serde_json::from_str(data).unwrap())
-        .collect()
+    let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
 fn text(value: &Value) -> String {
@@ -187,11 +179,7 @@ fn codex(task: &str, results: &[&str], code_mode: bool) -> Value {
         message("user", &context),
         message("user", task),
     ];
-    let kind = if code_mode {
-        "custom_tool_call"
-    } else {
-        "function_call"
-    };
+    let kind = if code_mode { "custom_tool_call" } else { "function_call" };
     for (index, result) in results.iter().enumerate() {
         let id = format!("call_{index}");
         input.push(json!({"type": "reasoning", "summary": []}));
@@ -236,10 +224,7 @@ fn grok_messages(task: &str) -> [(&'static str, String); 4] {
                 "<user_info>\nWorkspace Path: {DIRECTORY}\n</user_info>\n\n<rules>\nBe brief.\n</rules>"
             ),
         ),
-        (
-            "user",
-            "<system-reminder>\nworkflows\n</system-reminder>".to_owned(),
-        ),
+        ("user", "<system-reminder>\nworkflows\n</system-reminder>".to_owned()),
         ("user", format!("<user_query>\n{task}\n</user_query>")),
     ]
 }
@@ -266,11 +251,9 @@ fn grok_chat(task: &str, results: &[&str]) -> Value {
         .collect();
     for (index, result) in results.iter().enumerate() {
         let id = format!("call_{index}");
-        messages.push(
-            json!({"role": "assistant", "content": "Working.", "tool_calls": [
-                {"id": id, "type": "function", "function": {"name": "x", "arguments": "{}"}}
-            ]}),
-        );
+        messages.push(json!({"role": "assistant", "content": "Working.", "tool_calls": [
+            {"id": id, "type": "function", "function": {"name": "x", "arguments": "{}"}}
+        ]}));
         messages.push(json!({"role": "tool", "tool_call_id": id, "content": result}));
     }
     let tool = |(name, parameters): (&str, &[&str])| json!({"type": "function", "function": {"name": name, "parameters": object(parameters)}});

@@ -23,10 +23,7 @@ pub(crate) fn loopback() -> SocketAddr {
 
 pub(crate) async fn scripted(script: &str) -> ScriptedHandle {
     let script = Script::parse(script).unwrap();
-    ScriptedProvider::new(script)
-        .start(loopback())
-        .await
-        .unwrap()
+    ScriptedProvider::new(script).start(loopback()).await.unwrap()
 }
 
 /// A plain client: no proxy, and rustls set up as the product does it.
@@ -49,10 +46,7 @@ impl Open {
     }
 
     pub(crate) async fn event(&mut self) -> GatewayEvent {
-        tokio::time::timeout(SOON, self.events.recv())
-            .await
-            .unwrap()
-            .unwrap()
+        tokio::time::timeout(SOON, self.events.recv()).await.unwrap().unwrap()
     }
 }
 
@@ -75,12 +69,7 @@ pub(crate) async fn open(upstream: &str) -> Open {
     let addr = listener.local_addr().unwrap();
     let grant = GatewayGrant::new(handle, routes).unwrap();
     let (session, events) = Gateway::new().unwrap().serve(listener, grant);
-    Open {
-        session,
-        events,
-        handle: text,
-        addr,
-    }
+    Open { session, events, handle: text, addr }
 }
 
 /// A piece of what a raw upstream answers.
@@ -133,8 +122,7 @@ async fn raw_answer(mut socket: TcpStream, pieces: &[Raw], heads: &Mutex<Vec<Str
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.parse::<usize>().unwrap())
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
     });
     while bytes.len() < end + length.unwrap_or(0) {
         if socket.read_buf(&mut bytes).await.unwrap_or(0) == 0 {

@@ -470,7 +470,13 @@ fn flooding(id: DispatchId, after: u64, count: u64, taken: Arc<AtomicU64>) -> Ev
         .map(move |seq| {
             taken.fetch_add(1, Ordering::Relaxed);
             let data = if seq > count { status(DispatchStatus::Completed) } else { line(&text) };
-            Ok(EventEnvelope { seq, at: Timestamp::from_millis(seq), dispatch_id: id, data })
+            Ok(EventEnvelope {
+                seq,
+                at: Timestamp::from_millis(seq),
+                dispatch_id: id,
+                log_offset: None,
+                data,
+            })
         })
         .boxed()
 }

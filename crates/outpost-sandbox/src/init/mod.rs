@@ -1,0 +1,146 @@
+//! Process 1 of a sandbox: builds the root, opens the gateway's listener, gives up everything, parks.
+//!
+//! It is a fork of the launcher and never returns into it. Until it parks it acts only on the launcher's word; after
+//! that it has no privilege left. It cannot be traced or read by the payload although both have the same user id.
+
+mod landlock;
+mod park;
+pub(crate) mod root;
+mod seal;
+pub(crate) mod seccomp;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::process::{DumpableBehavior, Signal};
+
+use crate::spec::{PAYLOAD_ID_INSIDE, SandboxSpec};
+use crate::sys;
+use crate::userland::Userland;
+use crate::wire::{self, FromInit, InitFacts, Peer, ToInit};
+use root::OpenBind;
+
+/// How long an init waits for the launcher to map its ids. The launcher does that at once or never.
+const LAUNCHER_MILLIS_MAX: u32 = 10_000;
+/// Connections the gateway's listener queues.
+const LISTEN_BACKLOG: i32 = 1024;
+
+/// What the launcher leaves to a new init in the forked memory.
+pub(crate) struct Order<'a> {
+    pub(crate) spec: &'a SandboxSpec,
+    pub(crate) userland: &'a Userland,
+    pub(crate) filter: &'a [seccompiler::sock_filter],
+    pub(crate) binds: &'a [OpenBind],
+    /// No pids cgroup: bound the number of processes by RLIMIT_NPROC, which counts per user namespace.
+    pub(crate) limit_processes_by_rlimit: bool,
+    /// The launcher's supplementary groups can be dropped (it runs as root).
+    pub(crate) drop_groups: bool,
+    pub(crate) control: OwnedFd,
+    pub(crate) go: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// A step that failed, in words.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+}
+
+/// Names the step of a failed call.
+fn at<T, E: Into<io::Error>>(step: &str, result: Result<T, E>) -> Result<T, Failure> {
+    result.map_err(|error| Failure { message: format!("{step}: {}", error.into()) })
+}
+
+/// The life of an init.
+pub(crate) fn run(order: Order<'_>) -> ! {
+    let run = std::panic::AssertUnwindSafe(|| live(order));
+    // A panic must not unwind into the launcher's frames, which this fork has a copy of.
+    let code = std::panic::catch_unwind(run).unwrap_or(70);
+    sys::exit_now(code)
+}
+
+fn live(order: Order<'_>) -> i32 {
+    match build(&order) {
+        Ok((facts, listener, children)) => {
+            let ready = FromInit::Ready { facts };
+            let Order { control, go, stdout, stderr, .. } = order;
+            if wire::send(control.as_fd(), &ready, listener.into_iter().collect()).is_err() {
+                return 1;
+            }
+            let ends = park::Ends { control, go, output: Some((stdout, stderr)), children };
+            i32::from(park::park(ends).is_err())
+        }
+        Err(failure) => {
+            let _launcher_gone = wire::send(
+                order.control.as_fd(),
+                &FromInit::Failed { message: failure.message },
+                Vec::new(),
+            );
+            1
+        }
+    }
+}
+
+fn build(order: &Order<'_>) -> Result<(InitFacts, Option<OwnedFd>, OwnedFd), Failure> {
+    let mut keep: Vec<i32> = order.binds.iter().map(|bind| bind.mount.as_raw_fd()).collect();
+    keep.extend([&order.control, &order.go, &order.stdout, &order.stderr].map(AsRawFd::as_raw_fd));
+    at("close foreign descriptors", sys::close_all_but(&keep))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    await_launcher(order)?;
+    become_agent(order)?;
+    // The cgroup namespace is made only now, after the launcher has put this process into its cgroups, so that
+    // /proc/self/cgroup shows nothing of the host's hierarchy.
+    at("make a cgroup namespace", sys::unshare(libc::CLONE_NEWCGROUP))?;
+    at("set the host name", rustix::system::sethostname(b"outpost"))?;
+    let hidepid = root::enter(order)?;
+    at("bring loopback up", sys::loopback_up())?;
+    let listener = order.spec.listener_port.map(listen).transpose()?;
+    let children = at("watch children", sys::child_signal_fd())?;
+    sys::short_slice();
+    let landlock_abi = seal::seal(order)?;
+    Ok((InitFacts { landlock_abi, hidepid }, listener, children))
+}
+
+fn await_launcher(order: &Order<'_>) -> Result<(), Failure> {
+    let control = order.control.as_fd();
+    at("wait for the launcher", sys::readable_within(control, LAUNCHER_MILLIS_MAX))?;
+    match at("wait for the launcher", wire::receive::<ToInit>(control, Peer::Trusted))? {
+        Some((ToInit::Build, _)) => Ok(()),
+        _ => Err(Failure { message: "the launcher gave up".to_owned() }),
+    }
+}
+
+/// Takes the payload's ids, then ties its life to the launcher's.
+fn become_agent(order: &Order<'_>) -> Result<(), Failure> {
+    use rustix::process::{Gid, Uid};
+    if order.drop_groups {
+        at("drop groups", rustix::thread::set_thread_groups(&[]))?;
+    }
+    let (uid, gid) = (Uid::from_raw(PAYLOAD_ID_INSIDE), Gid::from_raw(PAYLOAD_ID_INSIDE));
+    at("set group id", rustix::thread::set_thread_res_gid(gid, gid, gid))?;
+    at("set user id", rustix::thread::set_thread_res_uid(uid, uid, uid))?;
+    // Changing ids clears the death signal, so it is set after. If the launcher died before, its end is closed.
+    let deadly = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    at("tie life to the launcher", deadly)?;
+    if at("look for the launcher", sys::readable_within(order.control.as_fd(), 0))? {
+        return Err(Failure { message: "the launcher is gone".to_owned() });
+    }
+    at("forbid tracing", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
+    at("start a session", rustix::process::setsid())?;
+    Ok(())
+}
+
+/// The gateway's door: a listener that exists inside, and is accepted from outside.
+fn listen(port: u16) -> Result<OwnedFd, Failure> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+    let open = || -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+        listen(&socket, LISTEN_BACKLOG)?;
+        Ok(socket)
+    };
+    at(&format!("listen on port {port}"), open())
+}

@@ -1,0 +1,74 @@
+//! Gives up every privilege, for good, in an order in which each step is still allowed.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+
+use super::{Failure, Order, at, landlock};
+use crate::spec::{Access, HOME_INSIDE};
+
+/// Capability numbers the kernel may know (`CAP_LAST_CAP` is below 64 by the layout of capability sets).
+const CAPABILITIES_MAX: u32 = 64;
+
+/// Drops everything. Returns the Landlock ABI in force, if any.
+pub(super) fn seal(order: &Order<'_>) -> Result<Option<u32>, Failure> {
+    limits(order)?;
+    at("drop bounding set", drop_bounding_set())?;
+    at("lock secure bits", rustix::thread::set_capabilities_secure_bits(locked_bits()))?;
+    at("clear ambient set", rustix::thread::clear_ambient_capability_set())?;
+    at("set no_new_privs", rustix::thread::set_no_new_privs(true))?;
+    let mut writable = vec!["/tmp", HOME_INSIDE, "/dev/shm", "/dev/pts"];
+    writable.extend(
+        order
+            .spec
+            .binds
+            .iter()
+            .filter(|bind| bind.access == Access::ReadWrite)
+            .filter_map(|bind| bind.inside.to_str()),
+    );
+    let abi = at("apply Landlock", landlock::restrict(&writable))?;
+    let none = CapabilitySet::empty();
+    let empty = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    at("drop capabilities", rustix::thread::set_capabilities(None, empty))?;
+    at("install the system call filter", crate::sys::install_filter(order.filter))?;
+    Ok(abi)
+}
+
+/// Only ever lowers: raising needs a privilege that even root may lack.
+fn limits(order: &Order<'_>) -> Result<(), Failure> {
+    let lower = |resource: Resource, want: u64| {
+        let hard = getrlimit(resource).maximum.map_or(want, |hard| hard.min(want));
+        setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) })
+    };
+    at("limit core dumps", lower(Resource::Core, 0))?;
+    at("limit open files", lower(Resource::Nofile, order.spec.limits.open_files_max.into()))?;
+    if order.limit_processes_by_rlimit {
+        at("limit processes", lower(Resource::Nproc, order.spec.limits.pids_max.into()))?;
+    }
+    Ok(())
+}
+
+fn drop_bounding_set() -> io::Result<()> {
+    for number in 0..CAPABILITIES_MAX {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            // The first number this kernel does not know ends the list.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn locked_bits() -> CapabilitiesSecureBits {
+    use CapabilitiesSecureBits as Bits;
+    Bits::NO_ROOT
+        | Bits::NO_ROOT_LOCKED
+        | Bits::NO_SETUID_FIXUP
+        | Bits::NO_SETUID_FIXUP_LOCKED
+        | Bits::KEEP_CAPS_LOCKED
+        | Bits::NO_CAP_AMBIENT_RAISE
+        | Bits::NO_CAP_AMBIENT_RAISE_LOCKED
+}

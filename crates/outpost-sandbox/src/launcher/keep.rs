@@ -1,0 +1,184 @@
+//! One sandbox as the launcher keeps it, from birth to release.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::birth::Newborn;
+use super::cgroup::{Cgroups, Group};
+use super::{BUILD_SECONDS_MAX, ORPHAN_FINISHED_SECONDS, ORPHAN_PARKED_SECONDS};
+use crate::report::{ExitReport, Isolation};
+use crate::sys::Reaped;
+use crate::wire::{Record, Stage};
+
+/// How far a kept sandbox is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Init builds; `seq` is the request to answer.
+    Building {
+        seq: u64,
+        /// What init said went wrong, kept until it is reaped.
+        failure: Option<String>,
+    },
+    Parked,
+    Running {
+        since: Instant,
+    },
+    Finished(ExitReport),
+}
+
+/// What exists only while the init lives.
+#[derive(Debug)]
+pub(super) struct Living {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) control: OwnedFd,
+    pub(super) go: OwnedFd,
+    pub(super) listener: Option<OwnedFd>,
+    pub(super) group: Group,
+}
+
+/// A sandbox.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) id: String,
+    pub(super) phase: Phase,
+    pub(super) living: Option<Living>,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) isolation: Option<Isolation>,
+    pub(super) writable_binds: bool,
+    wall: Option<Duration>,
+    born: Instant,
+    exit: Option<(Option<i32>, Option<i32>)>,
+    pub(super) killed: bool,
+    wall_limit_hit: bool,
+    /// A deadline of this phase has passed and was acted on.
+    expired: bool,
+    /// Let go of as soon as it ends: its owner released it or nobody ever knew it.
+    pub(super) forget: bool,
+}
+
+impl Kept {
+    pub(super) fn new(
+        id: String,
+        seq: u64,
+        newborn: Newborn,
+        wall_seconds: Option<u32>,
+        now: Instant,
+    ) -> Self {
+        let Newborn { pid, pidfd, control, go, stdout, stderr, group } = newborn;
+        Self {
+            id,
+            phase: Phase::Building { seq, failure: None },
+            living: Some(Living { pid, pidfd, control, go, listener: None, group }),
+            stdout,
+            stderr,
+            isolation: None,
+            writable_binds: false,
+            wall: wall_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            born: now,
+            exit: None,
+            killed: false,
+            wall_limit_hit: false,
+            expired: false,
+            forget: false,
+        }
+    }
+
+    pub(super) fn set_exit(&mut self, code: Option<i32>, signal: Option<i32>) {
+        self.exit = Some((code, signal));
+    }
+
+    /// Kills every process of the sandbox; its end is noticed by the pidfd.
+    pub(super) fn kill(&mut self) {
+        if let Some(living) = &self.living {
+            living.group.kill();
+            let _already_dead = pidfd_send_signal(&living.pidfd, Signal::KILL);
+        }
+    }
+
+    /// Settles the end: reads the counters, removes the groups, keeps only report and output.
+    pub(super) fn finish(
+        &mut self,
+        reaped: Reaped,
+        cgroups: &mut Cgroups,
+        now: Instant,
+    ) -> ExitReport {
+        let (code, signal) = self.exit.unwrap_or_else(|| {
+            let killed = libc::WIFSIGNALED(reaped.status).then(|| libc::WTERMSIG(reaped.status));
+            // An init that ended by itself without a payload leaves neither code nor signal.
+            (None, killed)
+        });
+        let counts = self.living.take().map(|living| {
+            let counts = living.group.counts();
+            cgroups.remove(living.group);
+            counts
+        });
+        let counts = counts.unwrap_or_default();
+        let since = if let Phase::Running { since } = self.phase { since } else { self.born };
+        let micros = u64::try_from(now.duration_since(since).as_micros()).unwrap_or(u64::MAX);
+        let report = ExitReport {
+            exit_code: code,
+            signal,
+            oom_killed: counts.oom_killed,
+            killed: self.killed,
+            wall_limit_hit: self.wall_limit_hit,
+            memory_peak_bytes: counts.memory_peak_bytes,
+            cpu_micros: counts.cpu_micros.unwrap_or(reaped.cpu_micros),
+            duration_micros: micros,
+            pids_refused: counts.pids_refused,
+        };
+        self.expired = false;
+        self.phase = Phase::Finished(report.clone());
+        report
+    }
+
+    /// When something must happen by itself, given when the last client left.
+    pub(super) fn deadline(&self, alone_since: Option<Instant>) -> Option<Instant> {
+        let later = |since: Instant, seconds| since + Duration::from_secs(seconds);
+        match self.phase {
+            Phase::Building { .. } => Some(later(self.born, BUILD_SECONDS_MAX)),
+            Phase::Parked => alone_since.map(|since| later(since, ORPHAN_PARKED_SECONDS)),
+            Phase::Running { since } => self.wall.map(|wall| since + wall),
+            Phase::Finished(_) => alone_since.map(|since| later(since, ORPHAN_FINISHED_SECONDS)),
+        }
+        .filter(|_| !self.expired)
+    }
+
+    /// Does what [`Self::deadline`] announced.
+    pub(super) fn expire(&mut self) {
+        self.expired = true;
+        self.wall_limit_hit |= matches!(self.phase, Phase::Running { .. });
+        self.forget |= matches!(self.phase, Phase::Parked | Phase::Finished(_));
+        if let Phase::Building { failure, .. } = &mut self.phase {
+            failure
+                .get_or_insert_with(|| format!("init was not ready after {BUILD_SECONDS_MAX} s"));
+        }
+        self.kill();
+    }
+
+    /// What a client gets to see, with the descriptors in their agreed order.
+    pub(super) fn record(&self) -> std::io::Result<Option<(Record, Vec<OwnedFd>)>> {
+        let stage = match &self.phase {
+            Phase::Building { .. } => return Ok(None),
+            Phase::Parked => Stage::Parked,
+            Phase::Running { .. } => Stage::Running,
+            Phase::Finished(report) => Stage::Finished(report.clone()),
+        };
+        let Some(isolation) = self.isolation.clone() else {
+            return Ok(None);
+        };
+        let mut fds = vec![self.stdout.as_fd(), self.stderr.as_fd()];
+        let mut has_listener = false;
+        if let Some(living) = &self.living {
+            fds.extend([living.pidfd.as_fd(), living.go.as_fd()]);
+            fds.extend(living.listener.as_ref().map(AsFd::as_fd));
+            has_listener = living.listener.is_some();
+        }
+        let fds =
+            fds.into_iter().map(|fd| fd.try_clone_to_owned()).collect::<std::io::Result<_>>()?;
+        Ok(Some((Record { id: self.id.clone(), stage, isolation, has_listener }, fds)))
+    }
+}

@@ -1,0 +1,370 @@
+//! What the caller asks for: the sandbox, its limits, and the program to run in it. Every field has a bound.
+//!
+//! Deliberately absent: network rules (a sandbox has loopback only, all else is the gateway's business) and images
+//! (the root is the host's own userland, read-only).
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::SandboxError;
+pub use crate::sys::Owner;
+
+/// Longest sandbox id, in bytes. It becomes a cgroup's name.
+pub const ID_BYTES_MAX: usize = 64;
+/// Most binds of one sandbox.
+pub const BINDS_MAX: usize = 64;
+/// Longest path, in bytes (the kernel's own bound).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Arguments and environment together, in bytes.
+pub const ARGS_AND_ENV_BYTES_MAX: usize = 256 * 1024;
+/// Most arguments, and most environment variables.
+pub const ARGS_COUNT_MAX: usize = 4096;
+/// Most bytes given to the payload on standard input.
+pub const STDIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Where the payload's home directory is.
+pub const HOME_INSIDE: &str = "/home/agent";
+/// User and group id of the payload as it sees itself; agents refuse to run as root.
+pub const PAYLOAD_ID_INSIDE: u32 = 1000;
+
+/// Host user and group that a root launcher runs payloads as unless told otherwise.
+///
+/// 0x7000_0001: just above the range that systemd reserves for containers (up to 0x6FFF_FFFF), so no account of a
+/// normal system has it.
+pub const DEFAULT_PAYLOAD_OWNER: Owner = Owner { uid: 1_879_048_193, gid: 1_879_048_193 };
+
+/// What may be done with a bound path inside the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Read and execute.
+    ReadOnly,
+    /// Everything. The path must belong to [`crate::Sandbox::payload_owner`].
+    ReadWrite,
+}
+
+/// A directory or regular file of the host shown inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Absolute path on the host without any symbolic link; canonicalise what you trust. Not the root, and nothing
+    /// below /proc, /sys or /dev.
+    pub host: PathBuf,
+    /// Absolute path inside. Missing parents are made as empty directories.
+    pub inside: PathBuf,
+    /// What may be done with it.
+    pub access: Access,
+}
+
+/// Limits of one sandbox. All are enforced where the host allows it; see [`crate::Isolation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Processor time in thousandths of one processor, 10 to 1,000,000.
+    pub cpu_millis: u32,
+    /// Memory in bytes, at least 16 MiB; covers /tmp and HOME too, swap is off.
+    pub memory_bytes: u64,
+    /// Processes and threads, 4 to 1,000,000.
+    pub pids_max: u32,
+    /// Open files per process, 64 to 1,048,576; never above what the host already allows.
+    pub open_files_max: u32,
+    /// Size of the private HOME in bytes, at least 64 KiB.
+    pub home_bytes: u64,
+    /// Size of the private /tmp in bytes, at least 64 KiB.
+    pub tmp_bytes: u64,
+    /// Seconds after the start at which the launcher itself kills the sandbox, whether or not a server is there:
+    /// the backstop behind the server's own timeout. `None` for no backstop.
+    pub wall_seconds: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpu_millis: 1000,
+            memory_bytes: 2 << 30,
+            pids_max: 1024,
+            open_files_max: 65_536,
+            home_bytes: 1 << 30,
+            tmp_bytes: 1 << 30,
+            wall_seconds: None,
+        }
+    }
+}
+
+/// A sandbox to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Unique name: 1 to 64 of `A-Z a-z 0-9 _ -`. Use one that names the attempt, so that a second start collides.
+    pub id: String,
+    /// Host paths to show, in the order they are mounted.
+    pub binds: Vec<Bind>,
+    /// Limits.
+    pub limits: Limits,
+    /// `Some(port)` makes a TCP listener on 127.0.0.1 inside; 0 lets the kernel choose the port.
+    pub listener_port: Option<u16>,
+    /// Host user to run as, for a launcher that runs as root; `None` is [`DEFAULT_PAYLOAD_OWNER`]. An ordinary
+    /// user's launcher always runs payloads as that user and refuses anything else.
+    pub payload_owner: Option<Owner>,
+}
+
+impl SandboxSpec {
+    /// A sandbox with default limits, no binds and no listener.
+    #[must_use]
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            binds: Vec::new(),
+            limits: Limits::default(),
+            listener_port: None,
+            payload_owner: None,
+        }
+    }
+
+    /// Adds a read-only bind.
+    #[must_use]
+    pub fn read_only(self, host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
+        self.bind(host.into(), inside.into(), Access::ReadOnly)
+    }
+
+    /// Adds a read-write bind.
+    #[must_use]
+    pub fn read_write(self, host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
+        self.bind(host.into(), inside.into(), Access::ReadWrite)
+    }
+
+    fn bind(mut self, host: PathBuf, inside: PathBuf, access: Access) -> Self {
+        self.binds.push(Bind { host, inside, access });
+        self
+    }
+
+    /// True if some bind covers `inside` exactly.
+    pub(crate) fn binds_exactly(&self, inside: &str) -> bool {
+        self.binds.iter().any(|bind| bind.inside == Path::new(inside))
+    }
+
+    /// Checks every field against its bound.
+    ///
+    /// # Errors
+    /// [`SandboxError::InvalidSpec`] naming the field.
+    pub fn validate(&self) -> Result<(), SandboxError> {
+        let id_ok = (1..=ID_BYTES_MAX).contains(&self.id.len())
+            && self.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        require(id_ok, || format!("id must be 1 to {ID_BYTES_MAX} of A-Z a-z 0-9 _ -"))?;
+        require(self.binds.len() <= BINDS_MAX, || format!("binds: at most {BINDS_MAX}"))?;
+        let mut seen = BTreeSet::new();
+        for bind in &self.binds {
+            check_path("bind host path", &bind.host)?;
+            check_path("bind inside path", &bind.inside)?;
+            let (host, inside) = (&bind.host, &bind.inside);
+            require(!is_kernels(host), || {
+                format!("bind host path {} would open the host; choose another", host.display())
+            })?;
+            require(!is_reserved(inside), || {
+                format!(
+                    "bind inside path {} is the sandbox's own; choose another",
+                    inside.display()
+                )
+            })?;
+            require(seen.insert(inside), || format!("two binds at {}", inside.display()))?;
+        }
+        if let Some(owner) = self.payload_owner {
+            require(owner.uid != 0 && owner.gid != 0, || {
+                "payload_owner may not be root".to_owned()
+            })?;
+        }
+        self.limits.validate()
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), SandboxError> {
+        let within = |name: &str, value: u64, min: u64, max: u64| {
+            require((min..=max).contains(&value), || {
+                format!("limits.{name} must be {min} to {max}, is {value}")
+            })
+        };
+        within("cpu_millis", self.cpu_millis.into(), 10, 1_000_000)?;
+        within("memory_bytes", self.memory_bytes, 16 << 20, 1 << 50)?;
+        within("pids_max", self.pids_max.into(), 4, 1_000_000)?;
+        within("open_files_max", self.open_files_max.into(), 64, 1 << 20)?;
+        within("home_bytes", self.home_bytes, 64 << 10, 1 << 50)?;
+        within("tmp_bytes", self.tmp_bytes, 64 << 10, 1 << 50)?;
+        within("wall_seconds", self.wall_seconds.unwrap_or(1).into(), 1, 30 * 86_400)
+    }
+}
+
+fn require(ok: bool, message: impl FnOnce() -> String) -> Result<(), SandboxError> {
+    if ok { Ok(()) } else { Err(SandboxError::InvalidSpec { message: message() }) }
+}
+
+fn check_path(what: &str, path: &Path) -> Result<(), SandboxError> {
+    let shown = path.display();
+    let Some(text) = path.to_str() else {
+        return Err(SandboxError::InvalidSpec {
+            message: format!("{what} {shown} is not valid UTF-8"),
+        });
+    };
+    let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    require(path.is_absolute() && plain, || {
+        format!("{what} {shown} must be absolute, without . or ..")
+    })?;
+    require(text.len() <= PATH_BYTES_MAX && !text.contains('\0'), || {
+        format!("{what} must be at most {PATH_BYTES_MAX} bytes, without NUL")
+    })
+}
+
+/// Paths of the host that would give away more than files.
+fn is_kernels(host: &Path) -> bool {
+    host == Path::new("/") || ["/proc", "/sys", "/dev"].iter().any(|path| host.starts_with(path))
+}
+
+/// Paths that the sandbox builds itself and a bind may not replace.
+fn is_reserved(inside: &Path) -> bool {
+    let exact =
+        ["/", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/home"];
+    let whole = ["/proc", "/dev", "/sys"];
+    exact.iter().any(|p| inside == Path::new(p)) || whole.iter().any(|p| inside.starts_with(p))
+}
+
+/// The program to run in a parked sandbox.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// Program and arguments. A program without `/` is looked up in the `PATH` of [`Payload::env`].
+    pub argv: Vec<String>,
+    /// The whole environment; nothing of the host's is added.
+    pub env: Vec<(String, String)>,
+    /// Working directory inside.
+    pub cwd: String,
+    /// Bytes on standard input; empty means `/dev/null`. They travel as a file, not inside the message.
+    #[serde(skip)]
+    pub stdin: Vec<u8>,
+}
+
+impl fmt::Debug for Payload {
+    /// Values of variables and the input may be secret, so only their names and sizes are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Payload")
+            .field("program", &self.argv.first())
+            .field("args", &self.argv.len().saturating_sub(1))
+            .field("env", &names)
+            .field("cwd", &self.cwd)
+            .field("stdin_bytes", &self.stdin.len())
+            .finish()
+    }
+}
+
+impl Payload {
+    /// A program with its arguments, in the home directory with a minimal environment (HOME, USER, PATH, LANG).
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        let env = [
+            ("HOME", HOME_INSIDE),
+            ("USER", "agent"),
+            ("LOGNAME", "agent"),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("LANG", "C.UTF-8"),
+        ];
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            cwd: HOME_INSIDE.to_owned(),
+            stdin: Vec::new(),
+        }
+    }
+
+    /// Sets one variable, replacing an earlier value.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        self.env.retain(|(old, _)| *old != name);
+        self.env.push((name, value.into()));
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn cwd(mut self, cwd: impl Into<String>) -> Self {
+        self.cwd = cwd.into();
+        self
+    }
+
+    /// Sets what the program reads on standard input.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Checks every field against its bound.
+    ///
+    /// # Errors
+    /// [`SandboxError::InvalidSpec`] naming the field.
+    pub fn validate(&self) -> Result<(), SandboxError> {
+        require(self.argv.first().is_some_and(|program| !program.is_empty()), || {
+            "argv must name a program".to_owned()
+        })?;
+        require(self.argv.len() <= ARGS_COUNT_MAX && self.env.len() <= ARGS_COUNT_MAX, || {
+            format!("at most {ARGS_COUNT_MAX} arguments and variables each")
+        })?;
+        let args: usize = self.argv.iter().map(|arg| arg.len() + 1).sum();
+        let env: usize = self.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        require(args + env <= ARGS_AND_ENV_BYTES_MAX, || {
+            format!(
+                "arguments and environment: at most {ARGS_AND_ENV_BYTES_MAX} bytes together; use stdin or a file"
+            )
+        })?;
+        let nul = self.argv.iter().any(|arg| arg.contains('\0'))
+            || self.env.iter().any(|(name, value)| name.contains('\0') || value.contains('\0'));
+        require(!nul, || "arguments and environment may not contain NUL".to_owned())?;
+        require(self.env.iter().all(|(name, _)| !name.is_empty() && !name.contains('=')), || {
+            "names of variables must be non-empty, without =".to_owned()
+        })?;
+        check_path("cwd", Path::new(&self.cwd))?;
+        require(self.stdin.len() <= STDIN_BYTES_MAX, || {
+            format!("stdin: at most {STDIN_BYTES_MAX} bytes")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_out_of_bounds() {
+        assert!(SandboxSpec::new("a-1_B").validate().is_ok());
+        for id in ["", "a/b", "..", "ü", &"x".repeat(65)] {
+            assert!(SandboxSpec::new(id).validate().is_err(), "{id}");
+        }
+        for inside in ["/", "/proc/x", "/usr", "relative", "/a/../b", "/dev/null", "/etc"] {
+            assert!(
+                SandboxSpec::new("a").read_only("/opt", inside).validate().is_err(),
+                "{inside}"
+            );
+        }
+        assert!(SandboxSpec::new("a").read_only("/opt", "/etc/gitconfig").validate().is_ok());
+        for host in ["/", "/proc/1/root", "/sys", "/dev/kvm", "etc"] {
+            assert!(SandboxSpec::new("a").read_only(host, "/x").validate().is_err(), "{host}");
+        }
+        let twice = SandboxSpec::new("a").read_only("/opt", "/x").read_write("/opt", "/x");
+        assert!(twice.validate().is_err());
+        let mut root = SandboxSpec::new("a");
+        root.payload_owner = Some(Owner { uid: 0, gid: 5 });
+        assert!(root.validate().is_err());
+        let mut tiny = SandboxSpec::new("a");
+        tiny.limits.memory_bytes = 1;
+        assert!(tiny.validate().is_err());
+    }
+
+    #[test]
+    fn payload_bounds_and_secrecy() {
+        let payload = Payload::new(["true"]).env("KEY", "hunter2");
+        assert!(payload.validate().is_ok());
+        assert!(!format!("{payload:?}").contains("hunter2"));
+        assert!(Payload::new(Vec::<String>::new()).validate().is_err());
+        assert!(Payload::new(["a\0b"]).validate().is_err());
+        assert!(Payload::new(["a"]).env("A=B", "c").validate().is_err());
+        assert!(Payload::new(["a"]).cwd("x").validate().is_err());
+        assert!(Payload::new(["x".repeat(ARGS_AND_ENV_BYTES_MAX)]).validate().is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! What every store must do, as one suite that each version runs in its own tests.
+//!
+//! Nothing here sleeps, reads a clock or draws a random number: instants and ids are made up, and
+//! concurrency is judged by its outcome.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test suite that is public because other crates run it on their stores"
+)]
+
+mod dispatches;
+mod keys;
+mod lists;
+pub mod sample;
+mod trail;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::Store;
+
+/// A fresh, empty store and whatever must live as long as it does (a directory, a server).
+pub struct Fixture {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Dropped after it.
+    pub guard: Box<dyn Any + Send>,
+}
+
+impl fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fixture").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Fixture {
+    /// A store that needs nothing beside it.
+    pub fn of(store: impl Store + 'static) -> Self {
+        Self { store: Arc::new(store), guard: Box::new(()) }
+    }
+
+    /// A store that lives as long as `guard`.
+    pub fn guarded(store: impl Store + 'static, guard: impl Any + Send) -> Self {
+        Self { store: Arc::new(store), guard: Box::new(guard) }
+    }
+}
+
+/// Runs every case on a store of its own. Needs a tokio runtime.
+///
+/// # Panics
+/// When the store does not conform; the message names what it did.
+pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
+    macro_rules! cases {
+        ($($case:path),+ $(,)?) => {$(
+            let fixture = make().await;
+            Box::pin($case(fixture.store.as_ref())).await;
+        )+};
+    }
+    cases![
+        dispatches::accepted_is_readable,
+        dispatches::an_id_is_taken_once,
+        dispatches::the_same_key_answers_for_the_same_dispatch,
+        dispatches::a_key_is_free_again_when_it_expires,
+        dispatches::keys_of_tenants_are_apart,
+        dispatches::updates_compare_and_set,
+        dispatches::terminal_records_stay,
+        dispatches::attempts_follow_their_dispatch,
+        dispatches::bounds_are_refused_by_name,
+        dispatches::every_text_comes_back,
+        dispatches::event_heads_never_move_back,
+        lists::every_filter_selects,
+        lists::pages_meet_without_gap_or_repeat,
+        lists::instants_bound_ids,
+        lists::live_is_what_is_not_terminal,
+        keys::keys_are_found_and_taken_back,
+        keys::keys_are_paged,
+        keys::uses_add_up,
+        trail::every_change_leaves_one_row,
+        trail::refused_changes_leave_none,
+        trail::the_chain_holds,
+    ];
+    let fixture = make().await;
+    dispatches::many_at_once_are_all_kept(&fixture.store).await;
+    let fixture = make().await;
+    dispatches::one_of_many_updates_wins(&fixture.store).await;
+    let fixture = make().await;
+    dispatches::one_of_many_claims_wins(&fixture.store).await;
+}

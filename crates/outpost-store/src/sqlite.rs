@@ -1,0 +1,311 @@
+//! The store in one SQLite file: write-ahead log, `synchronous=FULL`, one writer with group commit,
+//! readers beside it.
+//!
+//! The directory belongs to one process at a time. A file that is damaged, newer, or somebody
+//! else's is refused when opened. Deliberately absent: network file systems, several servers on one
+//! file, and backup (a copy of the file without its log is not one).
+
+mod apply;
+mod checkpoint;
+mod connect;
+mod files;
+mod list;
+mod readers;
+mod rows;
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use outpost_core::Dispatch;
+use outpost_types::{ApiKeyStatus, DispatchId, KeyId, TenantId, Timestamp};
+use rusqlite::params;
+
+use crate::audit::{AuditDraft, Chain};
+use crate::keys::{KEY_TOUCHES_MAX, KEYS_ROWS_MAX};
+use crate::metrics::Counters;
+use crate::prepare::{accept_row, parse_body, update_row};
+use crate::{
+    AUDIT_ROWS_MAX, AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry,
+    AuditHead, AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash,
+    KeyTouch, LIVE_ROWS_MAX, ListFilter, Store, StoreError, StoreMetrics,
+};
+use apply::{Answer, Command};
+use checkpoint::Checkpointer;
+pub use files::DATABASE_FILE;
+use files::DirectoryLock;
+use readers::Readers;
+pub use readers::SCAN_QUEUE_MAX;
+use writer::Writer;
+pub use writer::{ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, WRITE_QUEUE_MAX};
+
+/// How to open the store.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// Its directory; made with mode 0700 when it is not there.
+    pub directory: PathBuf,
+    /// Random name of this installation, kept when the file is made and ignored afterwards.
+    pub install_id: u128,
+    /// Largest size of the file, bytes; beyond it writes answer [`StoreError::DiskFull`].
+    pub database_bytes_max: Option<u64>,
+}
+
+impl SqliteOptions {
+    /// A store in this directory, as large as the disk.
+    pub fn new(directory: impl Into<PathBuf>, install_id: u128) -> Self {
+        Self { directory: directory.into(), install_id, database_bytes_max: None }
+    }
+}
+
+/// The store in one SQLite file. Fields are dropped in order: the writer finishes what waits and, as
+/// the last connection, empties the log into the file; only then the directory is free.
+#[derive(Debug)]
+pub struct SqliteStore {
+    readers: Readers,
+    _checkpointer: Checkpointer,
+    writer: Writer,
+    counters: Arc<Counters>,
+    install_id: String,
+    path: PathBuf,
+    _lock: DirectoryLock,
+}
+
+impl SqliteStore {
+    /// Opens or makes the store. Blocks: a small file is checked page by page.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyOpen`], [`StoreError::Corrupt`], [`StoreError::SchemaNewer`],
+    /// [`StoreError::Foreign`], [`StoreError::UnsafeDirectory`], [`StoreError::Io`].
+    pub fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
+        let directory = files::prepare_directory(&options.directory)?;
+        let lock = files::lock(&directory)?;
+        let path = files::prepare_database(&directory)?;
+        let mut connection = connect::writer(&path, options.database_bytes_max)?;
+        if schema::version(&connection)? > 0 {
+            connect::check_on_open(&connection, &path)?;
+        }
+        schema::migrate(&mut connection, options.install_id)?;
+        let install_id = "SELECT value FROM meta WHERE name = 'install_id'";
+        let install_id = connection.query_row(install_id, [], |row| row.get(0))?;
+        let counters = Arc::new(Counters::default());
+        let readers = Readers::open(&path)?;
+        Ok(Self {
+            readers,
+            _checkpointer: Checkpointer::start(&path, Arc::clone(&counters))?,
+            writer: Writer::start(connection, Arc::clone(&counters))?,
+            counters,
+            install_id,
+            path,
+            _lock: lock,
+        })
+    }
+
+    /// Random name of this installation, 32 hexadecimal digits; made with the file.
+    #[must_use]
+    pub fn install_id(&self) -> &str {
+        &self.install_id
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks every page, index entry and foreign key. Takes minutes on a large file; others go on.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] with the first finding.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.readers.scan(connect::check_fully).await
+    }
+
+    /// Finishes what waits and closes the file; dropping it does the same. Blocks.
+    pub fn close(self) {
+        drop(self);
+    }
+
+    async fn write(&self, command: Command) -> Result<(), StoreError> {
+        self.writer.submit(command).await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Dispatches for SqliteStore {
+    async fn accept(&self, accept: AcceptDispatch) -> Result<Accepted, StoreError> {
+        let row = accept_row(&accept)?;
+        match self.writer.submit(Command::Accept(Box::new(row))).await? {
+            Answer::Replayed(body) => Ok(Accepted::Replayed(Box::new(parse_body(&body)?))),
+            Answer::Conflict => Ok(Accepted::Conflict),
+            Answer::Done | Answer::Changed(_) | Answer::Count(_) => Ok(Accepted::New),
+        }
+    }
+
+    async fn update(
+        &self,
+        next: &Dispatch,
+        expected_generation: u64,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        let row = update_row(next, expected_generation, &audit)?;
+        self.write(Command::Update(Box::new(row))).await
+    }
+
+    async fn get(&self, id: DispatchId) -> Result<Option<Dispatch>, StoreError> {
+        let id = id.to_string();
+        self.readers.point(|db| rows::one(db, rows::BODY_BY_ID, [&id], rows::body))
+    }
+
+    async fn get_for_tenant(
+        &self,
+        tenant: &TenantId,
+        id: DispatchId,
+    ) -> Result<Option<Dispatch>, StoreError> {
+        let id = id.to_string();
+        self.readers.point(|db| {
+            let params = [id.as_str(), tenant.as_str()];
+            rows::one(db, rows::BODY_BY_TENANT, params, rows::body)
+        })
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<Dispatch>, StoreError> {
+        let filter = filter.clone();
+        self.readers.scan(move |db| list::list(db, &filter)).await
+    }
+
+    async fn live_page(
+        &self,
+        after: Option<DispatchId>,
+        limit: u32,
+    ) -> Result<Vec<Dispatch>, StoreError> {
+        let after = after.map_or_else(String::new, |id| id.to_string());
+        let limit = limit.min(LIVE_ROWS_MAX);
+        let read = move |db: &rusqlite::Connection| {
+            rows::many(db, rows::LIVE, params![after, limit], rows::body)
+        };
+        self.readers.scan(read).await
+    }
+
+    async fn attempts(&self, id: DispatchId) -> Result<Vec<AttemptRecord>, StoreError> {
+        let id = id.to_string();
+        self.readers.point(|db| rows::many(db, rows::ATTEMPTS, [&id], rows::attempt))
+    }
+
+    async fn purge_idempotency(&self, now: Timestamp) -> Result<u64, StoreError> {
+        match self.writer.submit(Command::PurgeIdempotency(now)).await? {
+            Answer::Count(count) => Ok(count),
+            _ => Ok(0),
+        }
+    }
+}
+
+#[async_trait]
+impl ApiKeys for SqliteStore {
+    async fn insert_key(&self, key: ApiKeyRecord, audit: AuditEntry) -> Result<(), StoreError> {
+        let audit = AuditDraft::new(&audit)?;
+        self.write(Command::InsertKey(Box::new((key, audit)))).await
+    }
+
+    async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<ApiKeyRecord>, StoreError> {
+        self.readers.point(|db| rows::one(db, rows::KEY_BY_HASH, [&hash.0], rows::key))
+    }
+
+    async fn key(&self, id: KeyId) -> Result<Option<ApiKeyRecord>, StoreError> {
+        let id = id.to_string();
+        self.readers.point(|db| rows::one(db, rows::KEY_BY_ID, [&id], rows::key))
+    }
+
+    async fn keys(
+        &self,
+        tenant: Option<&TenantId>,
+        before: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<ApiKeyRecord>, StoreError> {
+        let before = before.map_or_else(|| rows::ID_MAX.to_owned(), |id| id.to_string());
+        let limit = limit.min(KEYS_ROWS_MAX);
+        let tenant = tenant.cloned();
+        let read = move |db: &rusqlite::Connection| match tenant {
+            Some(tenant) => {
+                let params = params![before, limit, tenant.as_str()];
+                rows::many(db, rows::KEYS_BY_TENANT, params, rows::key)
+            }
+            None => rows::many(db, rows::KEYS, params![before, limit], rows::key),
+        };
+        self.readers.scan(read).await
+    }
+
+    async fn set_key_status(
+        &self,
+        id: KeyId,
+        status: ApiKeyStatus,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        let command = Command::KeyStatus {
+            id: id.to_string(),
+            status,
+            audit: Box::new(AuditDraft::new(&audit)?),
+        };
+        let answer = self.writer.submit(command).await?;
+        Ok(matches!(answer, Answer::Changed(true)))
+    }
+
+    async fn touch_keys(&self, touches: &[KeyTouch]) -> Result<(), StoreError> {
+        check_touches(touches)?;
+        self.write(Command::TouchKeys(touches.to_vec())).await
+    }
+}
+
+pub(crate) fn check_touches(touches: &[KeyTouch]) -> Result<(), StoreError> {
+    if touches.len() > KEY_TOUCHES_MAX {
+        let message = format!("at most {KEY_TOUCHES_MAX} keys at once");
+        return Err(StoreError::invalid("touches", message));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl EventHeads for SqliteStore {
+    async fn set_event_head(&self, head: EventHead) -> Result<(), StoreError> {
+        self.write(Command::EventHead(head)).await
+    }
+
+    async fn event_head(&self, id: DispatchId) -> Result<Option<EventHead>, StoreError> {
+        let id = id.to_string();
+        self.readers.point(|db| rows::one(db, rows::EVENT_HEAD, [&id], rows::event_head))
+    }
+}
+
+#[async_trait]
+impl Audits for SqliteStore {
+    async fn audit(&self, range: AuditRange) -> Result<Vec<AuditRow>, StoreError> {
+        let limit = range.limit.min(AUDIT_ROWS_MAX);
+        let range = AuditRange { limit, ..range };
+        self.readers.scan(move |db| rows::audit_rows(db, range)).await
+    }
+
+    async fn verify_audit(&self) -> Result<Result<AuditHead, BrokenAt>, StoreError> {
+        let mut chain = Chain::START;
+        loop {
+            let range = AuditRange { after: chain.seq, limit: AUDIT_ROWS_MAX };
+            // Piece by piece, so that a long trail does not hold the log back from its checkpoint.
+            let rows = self.audit(range).await?;
+            for row in &rows {
+                match chain.follow(row) {
+                    Ok(next) => chain = next,
+                    Err(broken) => return Ok(Err(broken)),
+                }
+            }
+            if rows.is_empty() {
+                return Ok(Ok(AuditHead { count: chain.seq, hash: chain.hash }));
+            }
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn metrics(&self) -> StoreMetrics {
+        self.counters.snapshot()
+    }
+}

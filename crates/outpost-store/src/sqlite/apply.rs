@@ -1,0 +1,380 @@
+//! The writes, one function each, inside the transaction the writer opened.
+//!
+//! Whatever can be refused is refused before the first row of a command is written, so the usual
+//! path needs no savepoint. An SQL error after that is the writer's business.
+
+use outpost_types::{ApiKeyStatus, DispatchStatus, Timestamp};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::audit::{AuditDraft, Chain};
+use crate::keys::{ApiKeyRecord, KeyTouch, change_status, status_name, status_of};
+use crate::prepare::{AcceptRow, ClaimRow, JobRow, UpdateRow, count, millis};
+use crate::records::{AttemptRecord, EventHead, PURGE_ROWS_MAX};
+use crate::{StoreError, sqlite::rows};
+
+/// One write.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Accept(Box<AcceptRow>),
+    Update(Box<UpdateRow>),
+    EventHead(EventHead),
+    InsertKey(Box<(ApiKeyRecord, AuditDraft)>),
+    KeyStatus { id: String, status: ApiKeyStatus, audit: Box<AuditDraft> },
+    TouchKeys(Vec<KeyTouch>),
+    PurgeIdempotency(Timestamp),
+}
+
+/// What a write answers once it is durable.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Done,
+    Changed(bool),
+    Count(u64),
+    /// Body of the dispatch the key made before.
+    Replayed(String),
+    Conflict,
+}
+
+/// Why a write did not happen.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Nothing was written; the transaction goes on.
+    Clean(StoreError),
+    /// Something may have been written.
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl Command {
+    /// Rough size, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Accept(row) => row.job.body.len() + row.audit.bytes(),
+            Self::Update(row) => row.job.body.len() + row.audit.bytes(),
+            Self::InsertKey(pair) => pair.1.bytes(),
+            Self::KeyStatus { audit, .. } => audit.bytes(),
+            Self::TouchKeys(touches) => size_of_val(touches.as_slice()),
+            Self::EventHead(_) | Self::PurgeIdempotency(_) => size_of::<Self>(),
+        }
+    }
+
+    pub(crate) fn apply(&self, db: &Connection, chain: &mut Chain) -> Result<Answer, Refusal> {
+        match self {
+            Self::Accept(row) => accept(db, chain, row),
+            Self::Update(row) => update(db, chain, row),
+            Self::EventHead(head) => event_head(db, *head),
+            Self::InsertKey(pair) => insert_key(db, chain, &pair.0, &pair.1),
+            Self::KeyStatus { id, status, audit } => key_status(db, chain, id, *status, audit),
+            Self::TouchKeys(touches) => touch_keys(db, touches),
+            Self::PurgeIdempotency(now) => purge_idempotency(db, *now),
+        }
+    }
+}
+
+fn accept(db: &Connection, chain: &mut Chain, row: &AcceptRow) -> Result<Answer, Refusal> {
+    let job = &row.job;
+    if let Some(claim) = &row.claim
+        && let Some(answer) = earlier_claim(db, &job.tenant, claim, row.created_at)?
+    {
+        return Ok(answer);
+    }
+    let inserted = db
+        .prepare_cached(
+            "INSERT INTO jobs (dispatch_id, tenant_id, user_id, agent, repo, status, generation,
+                 attempt, created_at, started_at, completed_at, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             ON CONFLICT (dispatch_id) DO NOTHING",
+        )?
+        .execute(params![
+            job.id,
+            job.tenant,
+            row.user,
+            row.agent,
+            row.repo,
+            job.status.as_str(),
+            job.generation,
+            job.attempt,
+            row.created_at,
+            job.started_at,
+            job.completed_at,
+            job.body,
+        ])?;
+    if inserted == 0 {
+        return Err(Refusal::Clean(StoreError::Duplicate));
+    }
+    if let Some(claim) = &row.claim {
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO idempotency
+                 (tenant_id, idempotency_key, body_hash, dispatch_id, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            job.tenant,
+            claim.key,
+            claim.body_hash,
+            job.id,
+            claim.expires_at
+        ])?;
+    }
+    for tag in &row.tags {
+        db.prepare_cached("INSERT INTO tags (tenant_id, tag, dispatch_id) VALUES (?1, ?2, ?3)")?
+            .execute(params![job.tenant, tag, job.id])?;
+    }
+    upsert_attempt(db, job)?;
+    append_audit(db, chain, &row.audit)?;
+    Ok(Answer::Done)
+}
+
+/// The answer an unexpired use of the same key determines.
+fn earlier_claim(
+    db: &Connection,
+    tenant: &str,
+    claim: &ClaimRow,
+    now: i64,
+) -> Result<Option<Answer>, Refusal> {
+    let earlier: Option<([u8; 32], String)> = db
+        .prepare_cached(
+            "SELECT body_hash, dispatch_id FROM idempotency
+             WHERE tenant_id = ?1 AND idempotency_key = ?2 AND expires_at > ?3",
+        )?
+        .query_row(params![tenant, claim.key, now], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((body_hash, id)) = earlier else {
+        return Ok(None);
+    };
+    if body_hash != claim.body_hash {
+        return Ok(Some(Answer::Conflict));
+    }
+    let body: Option<String> =
+        db.prepare_cached(rows::BODY_BY_ID)?.query_row([&id], |row| row.get(0)).optional()?;
+    match body {
+        Some(body) => Ok(Some(Answer::Replayed(body))),
+        None => Err(Refusal::Clean(StoreError::corrupt(
+            "an idempotency key of a dispatch that is gone",
+        ))),
+    }
+}
+
+/// Two statements, because setting `completed_at` rewrites the index of live dispatches.
+const UPDATE_LIVE: &str = "UPDATE jobs
+    SET status = ?4, generation = ?5, attempt = ?6, started_at = ?7, body = ?8
+    WHERE dispatch_id = ?1 AND tenant_id = ?2 AND generation = ?3 AND completed_at IS NULL";
+const UPDATE_TERMINAL: &str = "UPDATE jobs
+    SET status = ?4, generation = ?5, attempt = ?6, started_at = ?7, body = ?8, completed_at = ?9
+    WHERE dispatch_id = ?1 AND tenant_id = ?2 AND generation = ?3
+      AND (completed_at IS NULL OR status = ?4)";
+
+fn update(db: &Connection, chain: &mut Chain, row: &UpdateRow) -> Result<Answer, Refusal> {
+    let job = &row.job;
+    let status = job.status.as_str();
+    let changed = match job.completed_at {
+        None => db.prepare_cached(UPDATE_LIVE)?.execute(params![
+            job.id,
+            job.tenant,
+            row.expected,
+            status,
+            job.generation,
+            job.attempt,
+            job.started_at,
+            job.body,
+        ])?,
+        Some(completed_at) => db.prepare_cached(UPDATE_TERMINAL)?.execute(params![
+            job.id,
+            job.tenant,
+            row.expected,
+            status,
+            job.generation,
+            job.attempt,
+            job.started_at,
+            job.body,
+            completed_at,
+        ])?,
+    };
+    if changed == 0 {
+        return Err(why_unchanged(db, row)?);
+    }
+    upsert_attempt(db, job)?;
+    append_audit(db, chain, &row.audit)?;
+    Ok(Answer::Done)
+}
+
+fn why_unchanged(db: &Connection, row: &UpdateRow) -> Result<Refusal, Refusal> {
+    let found: Option<(u64, String)> = db
+        .prepare_cached(
+            "SELECT generation, status FROM jobs WHERE dispatch_id = ?1 AND tenant_id = ?2",
+        )?
+        .query_row(params![row.job.id, row.job.tenant], |found| {
+            Ok((found.get::<_, i64>(0)?.cast_unsigned(), found.get(1)?))
+        })
+        .optional()?;
+    Ok(Refusal::Clean(match found {
+        None => StoreError::NotFound,
+        Some((found, _)) if found != row.expected.cast_unsigned() => StoreError::Stale { found },
+        Some((_, status)) => match status.parse::<DispatchStatus>() {
+            Ok(status) => StoreError::Final { status: status.as_str() },
+            Err(error) => StoreError::corrupt(error.to_string()),
+        },
+    }))
+}
+
+fn upsert_attempt(db: &Connection, job: &JobRow) -> Result<(), Refusal> {
+    let Some(AttemptRecord {
+        number,
+        epoch,
+        state,
+        created_at,
+        started_at,
+        updated_at,
+        ended_at,
+        ..
+    }) = job.attempt_row
+    else {
+        return Ok(());
+    };
+    db.prepare_cached(
+        "INSERT INTO attempts (dispatch_id, number, epoch, state, created_at, started_at,
+             updated_at, ended_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (dispatch_id, number) DO UPDATE SET state = excluded.state,
+             started_at = excluded.started_at, updated_at = excluded.updated_at,
+             ended_at = excluded.ended_at
+         WHERE ended_at IS NULL",
+    )?
+    .execute(params![
+        job.id,
+        number,
+        epoch,
+        state.as_str(),
+        millis(created_at),
+        started_at.map(millis),
+        millis(updated_at),
+        ended_at.map(millis),
+    ])?;
+    Ok(())
+}
+
+fn append_audit(db: &Connection, chain: &mut Chain, draft: &AuditDraft) -> Result<(), Refusal> {
+    let next = chain.next(draft);
+    db.prepare_cached(
+        "INSERT INTO audit (seq, at, tenant_id, actor, action, subject, detail, prev_hash, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        count(next.seq),
+        draft.at,
+        draft.tenant,
+        draft.actor,
+        draft.action,
+        draft.subject,
+        draft.detail,
+        chain.hash,
+        next.hash,
+    ])?;
+    *chain = next;
+    Ok(())
+}
+
+fn event_head(db: &Connection, head: EventHead) -> Result<Answer, Refusal> {
+    let id = head.dispatch.to_string();
+    let known = db.prepare_cached("SELECT 1 FROM jobs WHERE dispatch_id = ?1")?.exists([&id])?;
+    if !known {
+        return Err(Refusal::Clean(StoreError::NotFound));
+    }
+    db.prepare_cached(
+        "INSERT INTO events (dispatch_id, last_seq, log_bytes) VALUES (?1, ?2, ?3)
+         ON CONFLICT (dispatch_id) DO UPDATE SET
+             last_seq = max(last_seq, excluded.last_seq),
+             log_bytes = max(log_bytes, excluded.log_bytes)",
+    )?
+    .execute(params![id, count(head.last_seq), count(head.log_bytes)])?;
+    Ok(Answer::Done)
+}
+
+fn insert_key(
+    db: &Connection,
+    chain: &mut Chain,
+    key: &ApiKeyRecord,
+    audit: &AuditDraft,
+) -> Result<Answer, Refusal> {
+    let inserted = db
+        .prepare_cached(
+            "INSERT INTO api_keys (api_key_id, tenant_id, key_hash, key_prefix, scopes, status,
+                 created_at, expires_at, last_used_at, usage_count)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            key.id.to_string(),
+            key.tenant.as_str(),
+            key.hash.0,
+            key.prefix,
+            rows::scopes_text(&key.scopes),
+            status_name(key.status),
+            millis(key.created_at),
+            key.expires_at.map(millis),
+            key.last_used_at.map(millis),
+            count(key.usage_count),
+        ])?;
+    if inserted == 0 {
+        return Err(Refusal::Clean(StoreError::Duplicate));
+    }
+    append_audit(db, chain, audit)?;
+    Ok(Answer::Done)
+}
+
+fn key_status(
+    db: &Connection,
+    chain: &mut Chain,
+    id: &str,
+    to: ApiKeyStatus,
+    audit: &AuditDraft,
+) -> Result<Answer, Refusal> {
+    let from: Option<String> = db
+        .prepare_cached("SELECT status FROM api_keys WHERE api_key_id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    let from = from.ok_or(Refusal::Clean(StoreError::NotFound))?;
+    let from = status_of(&from)
+        .ok_or_else(|| Refusal::Clean(StoreError::corrupt("the status of a key")))?;
+    if !change_status(from, to).map_err(Refusal::Clean)? {
+        return Ok(Answer::Changed(false));
+    }
+    db.prepare_cached("UPDATE api_keys SET status = ?2 WHERE api_key_id = ?1")?
+        .execute([id, status_name(to)])?;
+    append_audit(db, chain, audit)?;
+    Ok(Answer::Changed(true))
+}
+
+fn touch_keys(db: &Connection, touches: &[KeyTouch]) -> Result<Answer, Refusal> {
+    for touch in touches {
+        // The sum stops at the largest number SQLite counts to instead of failing.
+        db.prepare_cached(
+            "UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, ?2), ?2),
+                 usage_count = CASE WHEN usage_count > 9223372036854775807 - ?3
+                     THEN 9223372036854775807 ELSE usage_count + ?3 END
+             WHERE api_key_id = ?1",
+        )?
+        .execute(params![
+            touch.id.to_string(),
+            millis(touch.last_used),
+            count(touch.count)
+        ])?;
+    }
+    Ok(Answer::Done)
+}
+
+fn purge_idempotency(db: &Connection, now: Timestamp) -> Result<Answer, Refusal> {
+    let removed = db
+        .prepare_cached(
+            "DELETE FROM idempotency WHERE (tenant_id, idempotency_key) IN (
+                 SELECT tenant_id, idempotency_key FROM idempotency
+                 WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+        )?
+        .execute(params![millis(now), PURGE_ROWS_MAX])?;
+    Ok(Answer::Count(removed as u64))
+}

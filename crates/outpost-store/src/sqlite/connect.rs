@@ -1,0 +1,116 @@
+//! Connections and their settings; the check of a file before it is served.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::StoreError;
+use crate::sqlite::schema;
+
+/// How long a connection waits for a lock before it gives up, milliseconds. Only a checkpoint that
+/// empties the log takes one.
+const BUSY_TIMEOUT_MILLIS: u64 = 5_000;
+/// Page cache of the writer, KiB.
+const WRITER_CACHE_KIB: i64 = 65_536;
+/// Page cache of a reader, KiB.
+const READER_CACHE_KIB: i64 = 8_192;
+/// The log file is cut to this when it starts over, bytes.
+const WAL_KEEP_BYTES: i64 = 64 * 1024 * 1024;
+/// Prepared statements a connection keeps.
+const STATEMENTS_MAX: usize = 96;
+/// Files up to this are checked page by page when opened, bytes; larger ones would delay the start,
+/// and get [`quick_look`]; the full check is on demand.
+const OPEN_CHECK_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// The only connection that writes rows. Its thread owns it.
+pub(crate) fn writer(path: &Path, bytes_max: Option<u64>) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
+    harden(&connection)?;
+    // Before anything is changed: it may be somebody else's file.
+    schema::version(&connection)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::invalid(
+            "data directory",
+            "its file system cannot hold a write-ahead log; choose a directory on a local disk",
+        ));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    if let Some(bytes_max) = bytes_max {
+        let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let pages = i64::try_from(bytes_max / u64::from(page.max(1))).unwrap_or(i64::MAX);
+        let set = format!("PRAGMA max_page_count = {}", pages.clamp(1, 0xffff_fffe));
+        connection.query_row(&set, [], |_| Ok(()))?;
+    }
+    Ok(connection)
+}
+
+/// A connection that cannot write.
+pub(crate) fn reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
+    harden(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+    Ok(connection)
+}
+
+fn harden(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MILLIS))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(())
+}
+
+/// Refuses a damaged file before anything of it is served.
+pub(crate) fn check_on_open(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let bytes = path.metadata().map_err(StoreError::io)?.len();
+    if bytes <= OPEN_CHECK_BYTES_MAX {
+        complaints(connection, "PRAGMA quick_check(1)")
+    } else {
+        quick_look(connection)
+    }
+}
+
+/// Reads every page and every index entry: minutes on a large file.
+pub(crate) fn check_fully(connection: &Connection) -> Result<(), StoreError> {
+    complaints(connection, "PRAGMA integrity_check(1)")?;
+    let orphans: Option<String> = connection
+        .prepare("PRAGMA foreign_key_check")?
+        .query_map([], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    orphans.map_or(Ok(()), |table| {
+        Err(StoreError::corrupt(format!("rows of {table} belong to no job")))
+    })
+}
+
+/// The ends of the tables a start reads anyway.
+fn quick_look(connection: &Connection) -> Result<(), StoreError> {
+    for probe in [
+        "SELECT count(*) FROM meta",
+        "SELECT count(*) FROM (SELECT body FROM jobs ORDER BY rowid DESC LIMIT 100)",
+        "SELECT count(*) FROM (SELECT hash FROM audit ORDER BY seq DESC LIMIT 100)",
+    ] {
+        connection.query_row(probe, [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+fn complaints(connection: &Connection, check: &str) -> Result<(), StoreError> {
+    let answer: String = connection.query_row(check, [], |row| row.get(0))?;
+    if answer == "ok" { Ok(()) } else { Err(StoreError::corrupt(answer)) }
+}

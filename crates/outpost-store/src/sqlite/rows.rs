@@ -1,0 +1,164 @@
+//! Reads: the statements and how their rows become records.
+
+use std::collections::BTreeSet;
+
+use outpost_types::{ApiKeyStatus, DispatchId, DispatchStatus, Scope, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::audit::{AuditRow, Chain};
+use crate::keys::{ApiKeyRecord, KeyHash, status_of};
+use crate::prepare::count;
+use crate::{AttemptRecord, AuditRange, EventHead, StoreError};
+
+pub(crate) const BODY_BY_ID: &str = "SELECT body FROM jobs WHERE dispatch_id = ?1";
+pub(crate) const BODY_BY_TENANT: &str =
+    "SELECT body FROM jobs WHERE dispatch_id = ?1 AND tenant_id = ?2";
+pub(crate) const LIVE: &str = "SELECT body FROM jobs INDEXED BY jobs_live
+    WHERE completed_at IS NULL AND dispatch_id > ?1 ORDER BY dispatch_id LIMIT ?2";
+pub(crate) const ATTEMPTS: &str = "SELECT dispatch_id, number, epoch, state, created_at,
+    started_at, updated_at, ended_at FROM attempts WHERE dispatch_id = ?1 ORDER BY number";
+pub(crate) const EVENT_HEAD: &str =
+    "SELECT dispatch_id, last_seq, log_bytes FROM events WHERE dispatch_id = ?1";
+pub(crate) const AUDIT: &str = "SELECT seq, at, tenant_id, actor, action, subject, detail,
+    prev_hash, hash FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+pub(crate) const AUDIT_LAST: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
+pub(crate) const KEY_BY_HASH: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
+    status, created_at, expires_at, last_used_at, usage_count FROM api_keys WHERE key_hash = ?1";
+pub(crate) const KEY_BY_ID: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
+    status, created_at, expires_at, last_used_at, usage_count FROM api_keys WHERE api_key_id = ?1";
+pub(crate) const KEYS: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
+    status, created_at, expires_at, last_used_at, usage_count FROM api_keys
+    WHERE api_key_id < ?1 ORDER BY api_key_id DESC LIMIT ?2";
+pub(crate) const KEYS_BY_TENANT: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix,
+    scopes, status, created_at, expires_at, last_used_at, usage_count
+    FROM api_keys INDEXED BY api_keys_by_tenant
+    WHERE api_key_id < ?1 AND tenant_id = ?3 ORDER BY api_key_id DESC LIMIT ?2";
+
+/// Sorts after every ULID.
+pub(crate) const ID_MAX: &str = "~";
+
+/// One row or none, by a statement that is kept prepared.
+pub(crate) fn one<T>(
+    db: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    read: impl FnOnce(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    rows.next()?.map(read).transpose()
+}
+
+/// All rows; the statement carries the limit.
+pub(crate) fn many<T>(
+    db: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+pub(crate) fn body(row: &Row<'_>) -> Result<outpost_core::Dispatch, StoreError> {
+    crate::prepare::parse_body(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)
+}
+
+pub(crate) fn attempt(row: &Row<'_>) -> Result<AttemptRecord, StoreError> {
+    Ok(AttemptRecord {
+        dispatch: row.get::<_, String>(0)?.parse()?,
+        number: row.get(1)?,
+        epoch: row.get(2)?,
+        state: row
+            .get::<_, String>(3)?
+            .parse::<DispatchStatus>()
+            .map_err(|error| StoreError::corrupt(error.to_string()))?,
+        created_at: instant(row, 4)?,
+        started_at: maybe_instant(row, 5)?,
+        updated_at: instant(row, 6)?,
+        ended_at: maybe_instant(row, 7)?,
+    })
+}
+
+pub(crate) fn event_head(row: &Row<'_>) -> Result<EventHead, StoreError> {
+    Ok(EventHead {
+        dispatch: row.get::<_, String>(0)?.parse::<DispatchId>()?,
+        last_seq: number(row, 1)?,
+        log_bytes: number(row, 2)?,
+    })
+}
+
+pub(crate) fn key(row: &Row<'_>) -> Result<ApiKeyRecord, StoreError> {
+    Ok(ApiKeyRecord {
+        id: row.get::<_, String>(0)?.parse()?,
+        tenant: row.get::<_, String>(1)?.parse()?,
+        hash: KeyHash(row.get(2)?),
+        prefix: row.get(3)?,
+        scopes: scopes(&row.get::<_, String>(4)?)?,
+        status: key_status(&row.get::<_, String>(5)?)?,
+        created_at: instant(row, 6)?,
+        expires_at: maybe_instant(row, 7)?,
+        last_used_at: maybe_instant(row, 8)?,
+        usage_count: number(row, 9)?,
+    })
+}
+
+fn key_status(name: &str) -> Result<ApiKeyStatus, StoreError> {
+    status_of(name).ok_or_else(|| StoreError::corrupt("the status of a key"))
+}
+
+/// Scopes as one text, separated by blanks.
+pub(crate) fn scopes_text(scopes: &BTreeSet<Scope>) -> String {
+    let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    names.join(" ")
+}
+
+fn scopes(text: &str) -> Result<BTreeSet<Scope>, StoreError> {
+    let scope = |name: &str| name.parse().map_err(|()| StoreError::corrupt("a scope of a key"));
+    text.split_ascii_whitespace().map(scope).collect()
+}
+
+pub(crate) fn audit_rows(db: &Connection, range: AuditRange) -> Result<Vec<AuditRow>, StoreError> {
+    many(db, AUDIT, params![count(range.after), range.limit], |row| {
+        let actor: Option<String> = row.get(3)?;
+        Ok(AuditRow {
+            seq: number(row, 0)?,
+            at: instant(row, 1)?,
+            tenant: row.get::<_, String>(2)?.parse()?,
+            actor: actor.map(|id| id.parse()).transpose()?,
+            action: row.get(4)?,
+            subject: row.get(5)?,
+            detail: row.get(6)?,
+            prev_hash: row.get(7)?,
+            hash: row.get(8)?,
+        })
+    })
+}
+
+/// Where the trail ends; what the next row is chained to.
+pub(crate) fn chain(db: &Connection) -> Result<Chain, StoreError> {
+    let last = db
+        .prepare_cached(AUDIT_LAST)?
+        .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(last.map_or(Chain::START, |(seq, hash)| Chain { seq: seq.cast_unsigned(), hash }))
+}
+
+fn number(row: &Row<'_>, column: usize) -> Result<u64, StoreError> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| StoreError::corrupt("a negative number"))
+}
+
+fn instant(row: &Row<'_>, column: usize) -> Result<Timestamp, StoreError> {
+    number(row, column).map(Timestamp::from_millis)
+}
+
+fn maybe_instant(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>, StoreError> {
+    let value: Option<i64> = row.get(column)?;
+    value.map(|_| instant(row, column)).transpose()
+}

@@ -1,0 +1,153 @@
+//! The store as its users see it: one small trait per noun.
+//!
+//! Every write is atomic and durable when it answers `Ok`, together with its audit entry. A write
+//! whose caller stopped waiting may still happen.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use outpost_core::Dispatch;
+use outpost_types::{ApiKeyStatus, DispatchId, KeyId, TenantId, Timestamp};
+
+use crate::{
+    AcceptDispatch, Accepted, ApiKeyRecord, AttemptRecord, AuditEntry, AuditHead, AuditRange,
+    AuditRow, BrokenAt, EventHead, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter, StoreError,
+    StoreMetrics,
+};
+
+/// Dispatches, their attempts, and the idempotency keys that made them.
+#[async_trait]
+pub trait Dispatches: Send + Sync {
+    /// Stores a new dispatch, its idempotency key, its tags and its audit entry in one transaction.
+    ///
+    /// A key that is not expired at the dispatch's `created_at` answers for the dispatch it made:
+    /// [`Accepted::Replayed`] for the same body, [`Accepted::Conflict`] for another.
+    ///
+    /// # Errors
+    /// [`StoreError::Duplicate`] when the id is taken, [`StoreError::Busy`] when the queue is full.
+    async fn accept(&self, accept: AcceptDispatch) -> Result<Accepted, StoreError>;
+
+    /// Replaces a record if it is still at `expected_generation`, and writes down its current
+    /// attempt. `next.generation` must be one more. Owner and `spec` never change.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when somebody else was first, [`StoreError::NotFound`],
+    /// [`StoreError::Final`] when a terminal record would get another state.
+    async fn update(
+        &self,
+        next: &Dispatch,
+        expected_generation: u64,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError>;
+
+    /// One dispatch, whoever owns it.
+    async fn get(&self, id: DispatchId) -> Result<Option<Dispatch>, StoreError>;
+
+    /// One dispatch of this tenant; another tenant's is as good as none.
+    async fn get_for_tenant(
+        &self,
+        tenant: &TenantId,
+        id: DispatchId,
+    ) -> Result<Option<Dispatch>, StoreError>;
+
+    /// The newest dispatches that match, at most [`crate::LIST_ROWS_MAX`].
+    async fn list(&self, filter: &ListFilter) -> Result<Vec<Dispatch>, StoreError>;
+
+    /// Non-terminal dispatches of all tenants, oldest first, with an id greater than `after`; at
+    /// most `limit` and [`LIVE_ROWS_MAX`].
+    async fn live_page(
+        &self,
+        after: Option<DispatchId>,
+        limit: u32,
+    ) -> Result<Vec<Dispatch>, StoreError>;
+
+    /// All non-terminal dispatches, oldest first: what recovery starts from. As large as the queue
+    /// of work is; [`Dispatches::live_page`] reads it in pieces.
+    async fn live(&self) -> Result<Vec<Dispatch>, StoreError> {
+        let mut all = Vec::new();
+        loop {
+            let after = all.last().map(|dispatch: &Dispatch| dispatch.id);
+            let page = self.live_page(after, LIVE_ROWS_MAX).await?;
+            let last = page.len() < LIVE_ROWS_MAX as usize;
+            all.extend(page);
+            if last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The attempts of a dispatch, first to last.
+    async fn attempts(&self, id: DispatchId) -> Result<Vec<AttemptRecord>, StoreError>;
+
+    /// Forgets idempotency keys expired at `now`, at most [`crate::PURGE_ROWS_MAX`]; says how many.
+    async fn purge_idempotency(&self, now: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// API keys. The store never sees a key, only its hash.
+#[async_trait]
+pub trait ApiKeys: Send + Sync {
+    /// Stores a new key.
+    ///
+    /// # Errors
+    /// [`StoreError::Duplicate`] when its id or hash is taken.
+    async fn insert_key(&self, key: ApiKeyRecord, audit: AuditEntry) -> Result<(), StoreError>;
+
+    /// The key with this hash, in whatever state; see [`ApiKeyRecord::works_at`].
+    async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<ApiKeyRecord>, StoreError>;
+
+    /// The key with this id.
+    async fn key(&self, id: KeyId) -> Result<Option<ApiKeyRecord>, StoreError>;
+
+    /// Keys of one tenant or of all, newest first, older than `before`; at most `limit` and
+    /// [`crate::KEYS_ROWS_MAX`].
+    async fn keys(
+        &self,
+        tenant: Option<&TenantId>,
+        before: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<ApiKeyRecord>, StoreError>;
+
+    /// Changes the state of a key; `false` (and no audit entry) when it was in it already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], and [`StoreError::Final`]: no key becomes active again.
+    async fn set_key_status(
+        &self,
+        id: KeyId,
+        status: ApiKeyStatus,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
+
+    /// Adds up uses of keys, at most [`crate::KEY_TOUCHES_MAX`] of them; unknown keys are passed
+    /// over. Not audited.
+    async fn touch_keys(&self, touches: &[KeyTouch]) -> Result<(), StoreError>;
+}
+
+/// How far the events of each dispatch are written.
+#[async_trait]
+pub trait EventHeads: Send + Sync {
+    /// Notes the head. It never moves back: each number keeps the greater of old and new.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such dispatch.
+    async fn set_event_head(&self, head: EventHead) -> Result<(), StoreError>;
+
+    /// The head of a dispatch, if one was noted.
+    async fn event_head(&self, id: DispatchId) -> Result<Option<EventHead>, StoreError>;
+}
+
+/// The audit trail. Rows are written only by the changes they tell of.
+#[async_trait]
+pub trait Audits: Send + Sync {
+    /// Rows of the trail, oldest first.
+    async fn audit(&self, range: AuditRange) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// Reads the whole trail and checks every hash. The inner error names the first bad row.
+    async fn verify_audit(&self) -> Result<Result<AuditHead, BrokenAt>, StoreError>;
+}
+
+/// Everything the control plane keeps.
+pub trait Store: Dispatches + ApiKeys + EventHeads + Audits + Debug {
+    /// Counters since it was opened; cheap.
+    fn metrics(&self) -> StoreMetrics;
+}

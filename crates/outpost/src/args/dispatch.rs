@@ -1,0 +1,173 @@
+//! Flags of `outpost dispatch`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use outpost_types::{ContextLevel, NetworkLevel, Tier, WorkspaceMode};
+
+use super::value;
+
+const EXAMPLES: &str = "\
+Examples:
+  outpost dispatch \"add a test for the parser\"          on the repository you are in
+  outpost dispatch claude \"fix the build\" --wait        stream it, then show the result
+  outpost dispatch --task-file task.md --check \"cargo test\" --wait
+  git diff main | outpost dispatch --repo owner/name -     the task from standard input";
+
+/// Flags of `outpost dispatch`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DispatchArgs {
+    /// The task in quotes, or - to read it from standard input; an agent's name may stand before it
+    #[arg(value_name = "[AGENT] TASK", num_args = 0..)]
+    pub(crate) words: Vec<String>,
+
+    /// Agent: claude, codex, gemini, aider, grok or one of your own [default: the first available]
+    #[arg(short, long, env = "OUTPOST_AGENT", value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+
+    /// Read the task from a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) task_file: Option<PathBuf>,
+
+    /// Repository: owner/name, an https URL or a path [default: the one you are in]
+    #[arg(short, long, value_name = "REPO", conflicts_with = "no_repo")]
+    pub(crate) repo: Option<String>,
+
+    /// Start from an empty directory
+    #[arg(long)]
+    pub(crate) no_repo: bool,
+
+    /// Branch to start from [default: the repository's own]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) branch: Option<String>,
+
+    /// Model [default: the agent's own]
+    #[arg(short, long, value_name = "ID")]
+    pub(crate) model: Option<String>,
+
+    /// Longest running time: 90s, 10m, 2h [default: 10m]
+    #[arg(short, long, value_name = "TIME", value_parser = value::timeout)]
+    pub(crate) timeout: Option<u64>,
+
+    /// Label to find it by; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+
+    /// Command to run on the result in a fresh sandbox; may be given several times
+    #[arg(long = "check", value_name = "COMMAND")]
+    pub(crate) checks: Vec<String>,
+
+    /// Size of the sandbox [default: the agent's own]
+    #[arg(long, value_enum, value_name = "SIZE")]
+    pub(crate) tier: Option<TierArg>,
+
+    /// Who asks, in your own words
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
+    /// How much project context goes before the task [default: standard]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) context_level: Option<ContextArg>,
+
+    /// What the sandbox may reach beside its model [default: none]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) network: Option<NetworkArg>,
+
+    /// Whether the workspace is kept for the next dispatch [default: ephemeral]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) workspace_mode: Option<WorkspaceArg>,
+
+    /// Asking again with the same text within 24 h gives the same dispatch
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) idempotency_key: Option<String>,
+
+    /// Stream the work, then show the result; the exit code tells how it ended
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+
+    /// With --wait: Ctrl-C cancels the dispatch instead of leaving it running
+    #[arg(long, requires = "wait")]
+    pub(crate) cancel_on_interrupt: bool,
+}
+
+/// [`Tier`] as a flag value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TierArg {
+    /// 0.5 cpu, 1 GB
+    Fast,
+    /// 1 cpu, 2 GB
+    Balanced,
+    /// 2 cpu, 4 GB
+    Flagship,
+}
+
+impl From<TierArg> for Tier {
+    fn from(arg: TierArg) -> Self {
+        match arg {
+            TierArg::Fast => Self::Fast,
+            TierArg::Balanced => Self::Balanced,
+            TierArg::Flagship => Self::Flagship,
+        }
+    }
+}
+
+/// [`ContextLevel`] as a flag value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContextArg {
+    /// 600 tokens
+    Minimal,
+    /// 1,200 tokens
+    Standard,
+    /// 1,800 tokens
+    Full,
+}
+
+impl From<ContextArg> for ContextLevel {
+    fn from(arg: ContextArg) -> Self {
+        match arg {
+            ContextArg::Minimal => Self::Minimal,
+            ContextArg::Standard => Self::Standard,
+            ContextArg::Full => Self::Full,
+        }
+    }
+}
+
+/// [`NetworkLevel`] as a flag value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkArg {
+    /// Nothing
+    None,
+    /// Package registries and code hosts
+    Trusted,
+    /// A list of its own
+    Custom,
+}
+
+impl From<NetworkArg> for NetworkLevel {
+    fn from(arg: NetworkArg) -> Self {
+        match arg {
+            NetworkArg::None => Self::None,
+            NetworkArg::Trusted => Self::Trusted,
+            NetworkArg::Custom => Self::Custom,
+        }
+    }
+}
+
+/// [`WorkspaceMode`] as a flag value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WorkspaceArg {
+    /// Removed after the dispatch
+    Ephemeral,
+    /// Kept per user and repository
+    Persistent,
+}
+
+impl From<WorkspaceArg> for WorkspaceMode {
+    fn from(arg: WorkspaceArg) -> Self {
+        match arg {
+            WorkspaceArg::Ephemeral => Self::Ephemeral,
+            WorkspaceArg::Persistent => Self::Persistent,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The command line as types: global flags and the list of commands.
+//!
+//! Keys are never arguments, since every user of the machine can read those: a key comes from
+//! `OUTPOST_API_KEY` or from a file.
+
+mod dispatch;
+mod operate;
+mod read;
+mod value;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::ui::ColorChoice;
+
+pub(crate) use dispatch::DispatchArgs;
+pub(crate) use operate::{
+    AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
+    ScriptedArgs, ServeArgs,
+};
+pub(crate) use read::{ApplyArgs, CancelArgs, DiffArgs, EventsArgs, LogsArgs, LsArgs, StatusArgs};
+
+const EXAMPLES: &str = "\
+Examples:
+  outpost demo                               see it work on a sample repository
+  outpost dispatch \"fix the build\" --wait    run it on the repository you are in
+  outpost ls                                 what ran and what runs
+  outpost logs -f last                       watch the newest one
+  outpost apply last                         take its changes
+
+Exit codes:
+  0 done, or the dispatch completed      124 the dispatch ran into its timeout
+  1 failed                               130 cancelled, or waiting was interrupted
+  2 wrong usage or configuration
+
+Environment:
+  OUTPOST_URL, OUTPOST_API_KEY, OUTPOST_KEY_FILE, OUTPOST_DATA_DIR, OUTPOST_CONFIG, OUTPOST_AGENT,
+  NO_COLOR; the server's own are shown by `outpost serve --help`";
+
+/// Gives coding tasks to AI coding agents, each in its own sandbox, and hands back a diff.
+#[derive(Debug, Parser)]
+#[command(
+    name = "outpost",
+    version,
+    after_help = EXAMPLES,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    propagate_version = true
+)]
+pub(crate) struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// Server to talk to; without it the one of the data directory, started when needed
+    #[arg(long, global = true, env = "OUTPOST_URL", hide_env = true, value_name = "URL", value_parser = value::server_url)]
+    pub(crate) server: Option<String>,
+
+    /// File that holds the API key (or set OUTPOST_API_KEY)
+    #[arg(long, global = true, env = "OUTPOST_KEY_FILE", hide_env = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+
+    /// Where Outpost keeps its data [default: $XDG_DATA_HOME/outpost or ~/.local/share/outpost]
+    #[arg(long, global = true, env = "OUTPOST_DATA_DIR", hide_env = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Configuration file [default: config.toml in the data directory, if there is one]
+    #[arg(long, global = true, env = "OUTPOST_CONFIG", hide_env = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print data as JSON on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) color: ColorChoice,
+
+    /// No notes and no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Say more about what happens; twice for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Give a task to an agent
+    #[command(visible_alias = "run")]
+    Dispatch(Box<DispatchArgs>),
+    /// List dispatches, newest first
+    #[command(visible_alias = "runs")]
+    Ls(LsArgs),
+    /// Show one dispatch: state, result, timings, cost
+    Status(StatusArgs),
+    /// Show what the agent did
+    Logs(LogsArgs),
+    /// Print the events of a dispatch, one JSON document a line
+    Events(EventsArgs),
+    /// Print the agent's changes
+    Diff(DiffArgs),
+    /// Apply the agent's changes to your repository
+    Apply(ApplyArgs),
+    /// Stop a dispatch
+    Cancel(CancelArgs),
+    /// The agents: which there are, and installing them
+    Agents(AgentsArgs),
+    /// What can run on the server, and what runs now
+    Fleet,
+    /// Check this machine and say what to do
+    Doctor(DoctorArgs),
+    /// See it work: an agent fixes a failing test in a sample repository
+    Demo(DemoArgs),
+    /// Run the server
+    Serve(Box<ServeArgs>),
+    /// Run only the scripted model provider
+    Scripted(ScriptedArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_takes_a_key() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                assert_ne!(arg.get_long(), Some("key"), "{}", command.get_name());
+                assert_ne!(arg.get_long(), Some("api-key"), "{}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn global_flags_work_on_both_sides() {
+        for line in [["outpost", "--json", "ls"], ["outpost", "ls", "--json"]] {
+            assert!(Cli::try_parse_from(line).unwrap().global.json);
+        }
+    }
+
+    #[test]
+    fn aliases_mean_the_same() {
+        let run = Cli::try_parse_from(["outpost", "run", "task"]).unwrap();
+        assert!(matches!(run.command, Command::Dispatch(_)));
+        let runs = Cli::try_parse_from(["outpost", "runs"]).unwrap();
+        assert!(matches!(runs.command, Command::Ls(_)));
+    }
+}

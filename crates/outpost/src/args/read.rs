@@ -1,0 +1,113 @@
+//! Flags of the commands that read dispatches and act on their results.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::value;
+
+/// Flags of `outpost ls`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct LsArgs {
+    /// Only in this state, such as RUNNING or COMPLETED
+    #[arg(short, long, value_name = "STATE")]
+    pub(crate) status: Option<String>,
+    /// Only of this agent
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Only of this repository, as it was given
+    #[arg(short, long, value_name = "REPO")]
+    pub(crate) repo: Option<String>,
+    /// Only of this user
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Only with this label
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+    /// Only created at or after this instant, such as 2026-01-31T08:00:00Z
+    #[arg(long, value_name = "INSTANT")]
+    pub(crate) since: Option<String>,
+    /// Only created before this instant
+    #[arg(long, value_name = "INSTANT")]
+    pub(crate) until: Option<String>,
+    /// How many, 1 to 100 [default: 20]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = value::limit)]
+    pub(crate) limit: Option<u32>,
+    /// Go on after the page that printed this
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) cursor: Option<String>,
+}
+
+/// Flags of `outpost status`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StatusArgs {
+    /// The dispatch: its id, the start or end of it, or `last`
+    #[arg(default_value = "last")]
+    pub(crate) id: String,
+    /// Wait until it has ended; the exit code tells how
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+}
+
+/// Flags of `outpost logs`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogsArgs {
+    /// The dispatch: its id, the start or end of it, or `last`
+    #[arg(default_value = "last")]
+    pub(crate) id: String,
+    /// Go on until it ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The agent's output as it was printed
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+/// Flags of `outpost events`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EventsArgs {
+    /// The dispatch: its id, the start or end of it, or `last`
+    #[arg(default_value = "last")]
+    pub(crate) id: String,
+    /// Go on until it ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only events after this number
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    pub(crate) after: u64,
+}
+
+/// Flags of `outpost diff`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DiffArgs {
+    /// The dispatch: its id, the start or end of it, or `last`
+    #[arg(default_value = "last")]
+    pub(crate) id: String,
+}
+
+/// Flags of `outpost apply`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ApplyArgs {
+    /// The dispatch: its id, the start or end of it, or `last`
+    #[arg(default_value = "last")]
+    pub(crate) id: String,
+    /// Repository to change
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Only show what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Flags of `outpost cancel`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CancelArgs {
+    /// The dispatch: its id, the start or end of it, or `last`
+    pub(crate) id: String,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Wait until it has ended
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+}

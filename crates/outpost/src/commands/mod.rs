@@ -1,0 +1,47 @@
+//! One file per command. Each takes its flags, talks to `dyn Api` only, and returns an exit code.
+
+pub(crate) mod agents;
+pub(crate) mod apply;
+pub(crate) mod cancel;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod diff;
+pub(crate) mod dispatch;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod fleet;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod scripted;
+pub(crate) mod serve;
+pub(crate) mod status;
+
+use crate::args::{AgentsCommand, Command};
+use crate::ctx::Ctx;
+use crate::error::CliError;
+use crate::exit::Exit;
+
+/// Runs a command.
+pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
+    let ui = &ctx.ui;
+    match command {
+        Command::Dispatch(args) => Box::pin(dispatch::run(ctx, *args)).await,
+        Command::Ls(args) => ls::run(ui, &*ctx.connect().await?.api, args).await,
+        Command::Status(args) => status::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Logs(args) => logs::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Events(args) => events::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Diff(args) => diff::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Apply(args) => apply::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Cancel(args) => cancel::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Fleet => fleet::run(ui, &*ctx.connect().await?.api).await,
+        Command::Agents(args) => match args.command {
+            AgentsCommand::Ls => agents::ls(ctx).await,
+            AgentsCommand::Install(args) => agents::install(ctx, &args).await,
+        },
+        Command::Doctor(_) => doctor::run(ctx).await,
+        Command::Demo(args) => Box::pin(demo::run(ctx, &args)).await,
+        Command::Serve(args) => Box::pin(serve::run(ctx, &args)).await,
+        Command::Scripted(args) => scripted::run(ui, &args).await,
+        Command::Completions(args) => completions::run(ui, args),
+    }
+}

@@ -1,0 +1,275 @@
+//! What the operator decided: flag over environment over file over default.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use outpost_agents::{CustomAgentConfig, Registry};
+use outpost_types::{AgentId, Provider};
+use serde::Deserialize;
+
+use crate::args::{GlobalArgs, ServeArgs};
+use crate::datadir::DataDir;
+use crate::error::CliError;
+use crate::secret::Secret;
+
+pub(crate) use file::{ConfigFile, TEMPLATE};
+
+/// Port when none is configured.
+pub(crate) const PORT_DEFAULT: u16 = 7711;
+/// Dispatches at once on this host when not configured.
+pub(crate) const CONCURRENCY_DEFAULT: u32 = 10;
+/// Most dispatches at once on one host.
+pub(crate) const CONCURRENCY_MAX: u32 = 1_000;
+/// Most host names that may be allowed.
+const ALLOWED_HOSTS_MAX: usize = 64;
+
+/// Which models answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ModelSource {
+    /// The providers, with the operator's keys.
+    #[default]
+    Real,
+    /// The scripted provider: no model, no cost.
+    Scripted,
+}
+
+/// Least isolation that a sandbox must reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum IsolationMinimum {
+    /// Namespaces, private root and seccomp; missing resource limits are reported in each run
+    Namespaces,
+    /// The same, and cpu, memory and processes are limited by cgroups
+    Limits,
+}
+
+/// A model provider as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ProviderConfig {
+    /// Address instead of the provider's own.
+    pub(crate) base_url: Option<String>,
+    /// Environment variable that holds the key, instead of the usual ones.
+    pub(crate) key_env: Option<String>,
+}
+
+/// Everything that is needed to start a server. Relative paths are made absolute when it is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Where everything is kept.
+    pub(crate) data_dir: PathBuf,
+    /// Where agent CLIs are installed.
+    pub(crate) agents_dir: PathBuf,
+    /// Address to listen on; port 0 lets the kernel choose.
+    pub(crate) listen: SocketAddr,
+    /// The listen address was chosen by the operator.
+    pub(crate) listen_chosen: bool,
+    /// Address clients use, without a slash at the end.
+    pub(crate) public_url: Option<String>,
+    /// Host names accepted beside the server's own.
+    pub(crate) allowed_hosts: Vec<String>,
+    /// File with the admin key.
+    pub(crate) admin_key_file: PathBuf,
+    /// Requests per key and minute.
+    pub(crate) rate_limit_per_minute: Option<NonZeroU32>,
+    /// Most dispatches at once on this host.
+    pub(crate) concurrency: u32,
+    /// Most dispatches at once of single agents; others have their profile's own number.
+    pub(crate) agent_concurrency: BTreeMap<AgentId, u32>,
+    /// Repositories may be paths of this machine.
+    pub(crate) allow_local_repos: bool,
+    /// Least isolation.
+    pub(crate) isolation_minimum: IsolationMinimum,
+    /// Which models answer.
+    pub(crate) model: ModelSource,
+    /// Script of the scripted provider; the demo's when absent.
+    pub(crate) script: Option<PathBuf>,
+    /// Providers as configured; absent ones have their defaults.
+    pub(crate) providers: BTreeMap<Provider, ProviderConfig>,
+    /// Agents the operator declared.
+    pub(crate) custom_agents: Vec<CustomAgentConfig>,
+}
+
+impl Config {
+    /// Reads the configuration of `outpost serve` with these flags, or of any other command.
+    pub(crate) fn load(global: &GlobalArgs, serve: &ServeArgs) -> Result<Self, CliError> {
+        let (file, dir) = file::find(global)?;
+        Self::merge(file, &dir, serve)
+    }
+
+    /// The configuration of a fresh directory, without file and flags.
+    #[cfg(test)]
+    pub(crate) fn for_dir(dir: &DataDir) -> Result<Self, CliError> {
+        Self::merge(ConfigFile::default(), dir, &ServeArgs::default())
+    }
+
+    fn merge(file: ConfigFile, dir: &DataDir, flags: &ServeArgs) -> Result<Self, CliError> {
+        let chosen = flags.listen.or(file.listen);
+        let listen =
+            chosen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)));
+        let loopback = listen.ip().is_loopback();
+        let script = flags.script.clone().or(file.model.script);
+        let config = Self {
+            data_dir: dir.root().to_owned(),
+            agents_dir: absolute(flags.agents_dir.clone().or(file.agents_dir))?
+                .unwrap_or_else(|| dir.agents_dir()),
+            listen,
+            listen_chosen: chosen.is_some(),
+            public_url: file.public_url,
+            allowed_hosts: file.allowed_hosts,
+            admin_key_file: absolute(flags.admin_key_file.clone().or(file.admin_key_file))?
+                .unwrap_or_else(|| dir.admin_key_file()),
+            rate_limit_per_minute: file.rate_limit_per_minute,
+            concurrency: flags.concurrency.or(file.concurrency.host).unwrap_or(CONCURRENCY_DEFAULT),
+            agent_concurrency: file.concurrency.agents,
+            allow_local_repos: flags
+                .allow_local_repos
+                .or(file.allow_local_repos)
+                .unwrap_or(loopback),
+            isolation_minimum: flags.isolation_minimum.or(file.isolation.minimum).unwrap_or(
+                // On a loopback address the operator is the only user and sees in each run what is
+                // missing; a server for others must not start weaker than it promises.
+                if loopback { IsolationMinimum::Namespaces } else { IsolationMinimum::Limits },
+            ),
+            model: flags.model.or(file.model.source).unwrap_or_default(),
+            script: absolute(script)?,
+            providers: file::providers(file.providers)?,
+            custom_agents: file.agents,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), CliError> {
+        let bounds = |name: &str, value: u32| {
+            if (1..=CONCURRENCY_MAX).contains(&value) {
+                Ok(())
+            } else {
+                Err(CliError::usage(format!("{name} is {value}; expected 1 to {CONCURRENCY_MAX}")))
+            }
+        };
+        bounds("concurrency", self.concurrency)?;
+        for (agent, value) in &self.agent_concurrency {
+            bounds(&format!("concurrency.agents.{agent}"), *value)?;
+        }
+        if self.allowed_hosts.len() > ALLOWED_HOSTS_MAX {
+            return Err(CliError::usage(format!(
+                "allowed_hosts names {} hosts; at most {ALLOWED_HOSTS_MAX} are allowed",
+                self.allowed_hosts.len()
+            )));
+        }
+        if self.script.is_some() && self.model == ModelSource::Real {
+            return Err(CliError::usage("a script is set, but the model is not scripted")
+                .with_hint("add --model scripted, or remove the script"));
+        }
+        self.registry().map(|_| ())
+    }
+
+    /// All agents, built in and declared.
+    pub(crate) fn registry(&self) -> Result<Registry, CliError> {
+        Registry::new(self.custom_agents.clone())
+            .map_err(|error| CliError::usage(format!("the configuration is wrong: {error}")))
+    }
+
+    /// Environment variables that may hold the key of `provider`.
+    pub(crate) fn key_variables(&self, provider: Provider) -> Vec<String> {
+        match self.providers.get(&provider).and_then(|config| config.key_env.clone()) {
+            Some(name) => vec![name],
+            None => provider.key_variables().iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    /// The operator's key for `provider`, from the environment.
+    pub(crate) fn provider_key(&self, provider: Provider) -> Option<Secret> {
+        self.key_variables(provider)
+            .into_iter()
+            .filter_map(|name| std::env::var(name).ok())
+            .map(|value| value.trim().to_owned())
+            .find(|value| !value.is_empty())
+            .map(Secret::new)
+    }
+
+    /// The data directory.
+    pub(crate) fn dir(&self) -> DataDir {
+        DataDir::new(self.data_dir.clone())
+    }
+}
+
+impl fmt::Display for IsolationMinimum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Namespaces => "namespaces",
+            Self::Limits => "limits",
+        })
+    }
+}
+
+fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, CliError> {
+    path.as_deref().map(std::path::absolute).transpose().map_err(CliError::from)
+}
+
+/// Whether `path` is a regular file.
+fn is_file(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(text: &str, flags: &ServeArgs) -> Result<Config, CliError> {
+        let file = file::parse(text, Path::new("config.toml"))?;
+        Config::merge(file, &DataDir::new("/data".into()), flags)
+    }
+
+    #[test]
+    fn defaults_are_for_one_person_on_one_machine() {
+        let config = merged("", &ServeArgs::default()).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7711");
+        assert!(config.allow_local_repos && !config.listen_chosen);
+        assert_eq!(config.isolation_minimum, IsolationMinimum::Namespaces);
+        assert_eq!(config.agents_dir, Path::new("/data/agents"));
+    }
+
+    #[test]
+    fn an_open_address_is_strict() {
+        let config = merged("listen = \"0.0.0.0:80\"", &ServeArgs::default()).unwrap();
+        assert!(!config.allow_local_repos && config.listen_chosen);
+        assert_eq!(config.isolation_minimum, IsolationMinimum::Limits);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let flags = ServeArgs { concurrency: Some(3), ..ServeArgs::default() };
+        let config = merged("[concurrency]\nhost = 7\nagents = { claude = 2 }", &flags).unwrap();
+        assert_eq!(config.concurrency, 3);
+        assert_eq!(config.agent_concurrency.values().sum::<u32>(), 2);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        for (text, name) in [
+            ("[concurrency]\nhost = 0", "concurrency"),
+            ("[concurrency.agents]\nclaude = 5000", "concurrency.agents.claude"),
+            ("[model]\nscript = \"x.toml\"", "script"),
+            ("[providers.anthropic]\nbase_url = \"ftp://x\"", "providers.anthropic.base_url"),
+            ("[providers.anthropic]\nkey_env = \"A B\"", "providers.anthropic.key_env"),
+        ] {
+            let error = merged(text, &ServeArgs::default()).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_key_variable_can_be_chosen() {
+        let text = "[providers.openai]\nkey_env = \"MY_KEY\"";
+        let config = merged(text, &ServeArgs::default()).unwrap();
+        assert_eq!(config.key_variables(Provider::Openai), ["MY_KEY"]);
+        assert_eq!(config.key_variables(Provider::Xai), ["XAI_API_KEY", "GROK_API_KEY"]);
+    }
+}

@@ -1,0 +1,151 @@
+//! Makes text that strangers wrote safe to print: no escape sequences, no control characters, no
+//! reordering of what is read. An agent that could write to the terminal could hide what it did.
+
+/// Columns a tab stands for.
+const TAB_COLUMNS: usize = 4;
+
+/// Where the scanner is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Text,
+    /// After ESC.
+    Escape,
+    /// After ESC and an intermediate byte, as in `ESC ( B`.
+    EscapeIntermediate,
+    /// In a control sequence, until its final byte.
+    Control,
+    /// In a string (OSC, DCS, SOS, PM, APC), until BEL, ST or the end of the line.
+    Text7,
+    /// In a string, after ESC.
+    Text7Escape,
+}
+
+/// Text of several lines: keeps line ends, turns tabs into spaces, drops what could act on a terminal.
+pub(crate) fn text(input: &str) -> String {
+    clean(input, true)
+}
+
+/// One line: also turns line ends into spaces.
+pub(crate) fn line(input: &str) -> String {
+    let text = clean(input, true);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Text of several lines with its tabs, for diffs.
+pub(crate) fn with_tabs(input: &str) -> String {
+    clean(input, false)
+}
+
+fn clean(input: &str, expand_tabs: bool) -> String {
+    let mut output = String::with_capacity(input.len());
+    let mut state = State::Text;
+    for character in input.chars() {
+        state = match (state, character) {
+            // An unfinished sequence never swallows the next line.
+            (_, '\n') => {
+                output.push('\n');
+                State::Text
+            }
+            (State::Text7, '\x07' | '\u{9c}') | (State::Text7Escape, '\\') => State::Text,
+            (State::Text7 | State::Text7Escape, '\x1b') => State::Text7Escape,
+            (State::Text7 | State::Text7Escape, _) => State::Text7,
+            (_, '\x1b') => State::Escape,
+            (_, '\u{9b}') => State::Control,
+            (_, '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}') => State::Text7,
+            (State::Escape, '[') => State::Control,
+            (State::Escape, ']' | 'P' | 'X' | '^' | '_') => State::Text7,
+            (State::Escape | State::EscapeIntermediate, ' '..='/') => State::EscapeIntermediate,
+            (State::Escape | State::EscapeIntermediate, _) => State::Text,
+            (State::Control, '\u{20}'..='\u{3f}') => State::Control,
+            (State::Control, '\u{40}'..='\u{7e}') => State::Text,
+            (State::Control | State::Text, _) => {
+                push(&mut output, character, expand_tabs);
+                State::Text
+            }
+        };
+    }
+    output
+}
+
+fn push(output: &mut String, character: char, expand_tabs: bool) {
+    match character {
+        '\t' if expand_tabs => output.extend(std::iter::repeat_n(' ', TAB_COLUMNS)),
+        '\t' => output.push('\t'),
+        _ if character.is_control() || reorders(character) => {}
+        _ => output.push(character),
+    }
+}
+
+/// Characters that change the order or presence of others on the screen ("Trojan Source").
+const fn reorders(character: char) -> bool {
+    matches!(
+        character,
+        '\u{061c}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_vanish_whole() {
+        for (input, expected) in [
+            ("a\x1b[31mred\x1b[0mb", "aredb"),
+            ("a\x1b]0;title\x07b", "ab"),
+            ("a\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\b", "alinkb"),
+            ("a\x1bP1$r\x1b\\b", "ab"),
+            ("a\x1b(Bb\x1bcd", "abd"),
+            ("a\u{9b}31mb\u{9d}0;t\u{9c}c", "abc"),
+            ("a\x1b[?25lb\x1b[2;3Hc", "abc"),
+            ("\rover\x08write\x7f\0", "overwrite"),
+            ("unfinished \x1b[31", "unfinished "),
+            ("unfinished \x1b]0;title\nnext", "unfinished \nnext"),
+            ("a\u{202e}b\u{2066}c", "abc"),
+            ("tab\tbed", "tab    bed"),
+            ("ünï 日本 🙂", "ünï 日本 🙂"),
+        ] {
+            assert_eq!(text(input), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_acts_survives_any_mix() {
+        let parts = [
+            "\x1b", "[", "]", "P", "\\", "31", "m", "\x07", "\u{9b}", "\u{9d}", "\u{9c}", "\n",
+            "x", ";", "\r", "\x08", "é",
+        ];
+        // Every text of four parts.
+        for index in 0..parts.len().pow(4) {
+            let mut rest = index;
+            let mut input = String::new();
+            for _ in 0..4 {
+                input.push_str(parts[rest % parts.len()]);
+                rest /= parts.len();
+            }
+            let output = text(&input);
+            assert!(
+                output.chars().all(|c| c == '\n' || !c.is_control()),
+                "{input:?} became {output:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_has_no_end() {
+        assert_eq!(line("  a\n b\t\tc "), "a b c");
+    }
+
+    #[test]
+    fn diffs_keep_tabs() {
+        assert_eq!(with_tabs("+\tx\x1b[0m"), "+\tx");
+    }
+}

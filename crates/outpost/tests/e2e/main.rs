@@ -1,0 +1,10 @@
+//! The product from outside: the real binary, real agent CLIs in real sandboxes, the real client. The
+//! model is the scripted provider, the only part that is not the real thing.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod agents;
+mod failures;
+mod harness;
+mod input;
+mod lifecycle;
+mod restart;
