@@ -135,7 +135,7 @@ fn open_sandbox(config: &Config) -> anyhow::Result<LinuxSandbox> {
 async fn models(config: &Config) -> anyhow::Result<(Models, Option<ScriptedHandle>)> {
     match config.model {
         ModelSource::Real => {
-            Ok((Models::from_environment(&|name: &str| lookup(config, name)), None))
+            Ok((Models::from_environment(|name: &str| lookup(config, name)), None))
         }
         ModelSource::Scripted => {
             let script = match &config.script {
