@@ -23,6 +23,7 @@ mod messages;
 pub mod parse;
 mod plan;
 mod registry;
+mod rehearsal;
 
 pub use agent::{
     Agent, AgentError, AgentProfile, CONCURRENCY_MAX, GIT_EMAIL, GIT_NAME, HomeFile, Invocation,

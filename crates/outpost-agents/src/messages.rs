@@ -67,6 +67,8 @@ impl MessagesParser {
                 self.report.model_id = id(value, "model");
                 Some(Vec::new())
             }
+            // Estimates while the model thinks; the final usage counts.
+            "thinking_tokens" => Some(Vec::new()),
             "api_retry" => {
                 let number = |field| value.get(field).and_then(Value::as_u64).unwrap_or(0);
                 let why = match value.get("error_status").and_then(Value::as_u64) {
@@ -229,5 +231,20 @@ fn error_text(value: &Value) -> String {
         text(value, "subtype").unwrap_or("unknown error").to_owned()
     } else {
         errors.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_while_it_thinks_are_quiet_and_unknown_lines_are_not() {
+        let mut parser = MessagesParser::default();
+        let mut read = |line: &str| parser.line(LogStreamName::Stdout, line);
+        let estimate = r#"{"type":"system","subtype":"thinking_tokens","estimated_tokens":12}"#;
+        assert_eq!(read(estimate), []);
+        let unknown = r#"{"type":"system","subtype":"something_new"}"#;
+        assert!(matches!(read(unknown).as_slice(), [EventData::Log { .. }]));
     }
 }

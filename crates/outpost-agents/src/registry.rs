@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::agent::Agent;
 use crate::custom::{Custom, CustomAgentConfig, CustomError};
+use crate::rehearsal::Rehearsal;
 
 /// Most agents a configuration may declare.
 pub const CUSTOM_AGENTS_MAX: usize = 64;
@@ -68,6 +69,16 @@ impl Registry {
             registry.add(Arc::new(agent));
         }
         Ok(registry)
+    }
+
+    /// The same agents for a model that is a script: what they say of dollars is not reported, since
+    /// nothing is spent.
+    #[must_use]
+    pub fn rehearsing(mut self) -> Self {
+        for agent in &mut self.agents {
+            *agent = Arc::new(Rehearsal(Arc::clone(agent)));
+        }
+        self
     }
 
     fn add(&mut self, agent: Arc<dyn Agent>) {

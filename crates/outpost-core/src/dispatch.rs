@@ -202,6 +202,12 @@ impl Dispatch {
         (self.attempt > 0).then_some(AttemptId { dispatch: self.id, number: self.attempt })
     }
 
+    /// When it is over at the latest, but for collecting results.
+    #[must_use]
+    pub const fn deadline_at(&self) -> Timestamp {
+        self.created_at.plus_millis(self.spec.deadline_seconds.saturating_mul(1000))
+    }
+
     /// Whether it holds a slot.
     #[must_use]
     pub const fn holds_slot(&self) -> bool {

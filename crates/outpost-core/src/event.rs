@@ -41,6 +41,8 @@ pub enum Event {
         /// Which attempt.
         attempt: AttemptId,
     },
+    /// Its deadline passed while it waited, says a timer.
+    Expired,
     /// A client wants it to end.
     CancelRequested {
         /// In the client's words.
@@ -83,7 +85,7 @@ pub struct ExitFacts {
 }
 
 /// What the agent's own account and the workspace say about its success.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AgentVerdict {
     /// It did what it was asked.
     Completed,
@@ -92,7 +94,7 @@ pub enum AgentVerdict {
 }
 
 /// What is known once results are kept.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResultFacts {
     /// Success by the agent's account and the workspace.
     pub verdict: AgentVerdict,

@@ -16,6 +16,6 @@ mod view;
 pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
 pub use effect::{Effect, Transition};
 pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
-pub use placement::{Candidate, Decision, Limits, Slots, place};
+pub use placement::{Limits, Queue, Slots};
 pub use spec::{AgentDefaults, DispatchSpec};
 pub use transition::{Rejection, provision_backoff_millis, step};

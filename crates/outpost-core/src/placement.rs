@@ -1,8 +1,13 @@
-//! Who gets a slot next: first come, first served, within the limits of agent, tenant and host.
+//! Who gets a slot next, within the limits of agent, tenant and host.
+//!
+//! Fair between tenants: the one that uses the fewest slots is served first, so a flood of one
+//! tenant never delays another's by more than the slots that are taken. Within a tenant: higher
+//! priority first, then first come, first served.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
-use outpost_types::{AgentId, DispatchId, TenantId, Timestamp};
+use outpost_types::{AgentId, DispatchId, Priority, TenantId, Timestamp};
 
 use crate::dispatch::{Dispatch, QueueReason, State};
 
@@ -27,7 +32,7 @@ impl Limits {
     }
 }
 
-/// Slots in use. Always a count of records that hold one, never a number kept beside them.
+/// Slots in use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Slots {
     total: u32,
@@ -36,15 +41,6 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Counts the slots that these records hold.
-    pub fn count<'a>(dispatches: impl IntoIterator<Item = &'a Dispatch>) -> Self {
-        let mut slots = Self::default();
-        for dispatch in dispatches.into_iter().filter(|dispatch| dispatch.holds_slot()) {
-            slots.take(&dispatch.spec.agent, &dispatch.tenant);
-        }
-        slots
-    }
-
     /// All slots in use.
     #[must_use]
     pub const fn total(&self) -> u32 {
@@ -57,19 +53,28 @@ impl Slots {
         self.by_agent.get(agent).copied().unwrap_or(0)
     }
 
+    fn of_tenant(&self, tenant: &TenantId) -> u32 {
+        self.by_tenant.get(tenant).copied().unwrap_or(0)
+    }
+
     fn take(&mut self, agent: &AgentId, tenant: &TenantId) {
         self.total += 1;
         *self.by_agent.entry(agent.clone()).or_insert(0) += 1;
         *self.by_tenant.entry(tenant.clone()).or_insert(0) += 1;
     }
 
-    fn refusal(&self, candidate: &Candidate<'_>, limits: &Limits) -> Option<QueueReason> {
-        let of_tenant = self.by_tenant.get(candidate.tenant).copied().unwrap_or(0);
+    fn free(&mut self, agent: &AgentId, tenant: &TenantId) {
+        self.total -= 1;
+        lower(&mut self.by_agent, agent);
+        lower(&mut self.by_tenant, tenant);
+    }
+
+    fn refusal(&self, agent: &AgentId, tenant: &TenantId, limits: &Limits) -> Option<QueueReason> {
         if self.total >= limits.host_attempts_max {
             Some(QueueReason::HostLimit)
-        } else if limits.tenant_attempts_max.is_some_and(|max| of_tenant >= max) {
+        } else if limits.tenant_attempts_max.is_some_and(|max| self.of_tenant(tenant) >= max) {
             Some(QueueReason::TenantLimit)
-        } else if self.of_agent(candidate.agent) >= limits.of_agent(candidate.agent) {
+        } else if self.of_agent(agent) >= limits.of_agent(agent) {
             Some(QueueReason::AgentLimit)
         } else {
             None
@@ -77,64 +82,143 @@ impl Slots {
     }
 }
 
-/// One that wants a slot.
-#[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
-    /// Its id; ids sort by age.
-    pub id: DispatchId,
-    /// Its agent.
-    pub agent: &'a AgentId,
-    /// Its tenant.
-    pub tenant: &'a TenantId,
-    /// Not before this instant.
-    pub not_before: Option<Timestamp>,
-}
-
-impl<'a> Candidate<'a> {
-    /// The record as a candidate, if it wants a slot.
-    #[must_use]
-    pub const fn of(dispatch: &'a Dispatch) -> Option<Self> {
-        let not_before = match &dispatch.state {
-            State::Pending => None,
-            State::Queued { not_before, .. } => *not_before,
-            _ => return None,
-        };
-        let (agent, tenant) = (&dispatch.spec.agent, &dispatch.tenant);
-        Some(Self { id: dispatch.id, agent, tenant, not_before })
+fn lower<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    let count = counts.get_mut(key).expect("a slot that is freed was taken");
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(key);
     }
 }
 
-/// What becomes of a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It gets a slot.
-    Place(DispatchId),
-    /// It waits.
-    Wait(DispatchId, QueueReason),
+/// Order within a tenant and agent.
+type Rank = (Reverse<Priority>, DispatchId);
+
+/// Everybody who waits and every slot in use, kept in step with the records by [`Queue::observe`].
+/// It holds nothing that cannot be counted again from them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Queue {
+    slots: Slots,
+    ready: BTreeMap<(TenantId, AgentId), BTreeSet<Rank>>,
+    backing_off: BTreeSet<(Timestamp, DispatchId)>,
+    held_back: BTreeMap<DispatchId, ((TenantId, AgentId), Rank)>,
+    deadlines: BTreeSet<(Timestamp, DispatchId)>,
 }
 
-/// Decides for every candidate, oldest first. A candidate that backs off is left alone.
-#[must_use]
-pub fn place(
-    candidates: &[Candidate<'_>],
-    mut slots: Slots,
-    limits: &Limits,
-    now: Timestamp,
-) -> Vec<Decision> {
-    let mut in_order: Vec<_> = candidates
-        .iter()
-        .filter(|candidate| candidate.not_before.is_none_or(|at| at <= now))
-        .collect();
-    in_order.sort_unstable_by_key(|candidate| candidate.id);
-    let mut decisions = Vec::with_capacity(in_order.len());
-    for candidate in in_order {
-        decisions.push(match slots.refusal(candidate, limits) {
-            Some(reason) => Decision::Wait(candidate.id, reason),
-            None => {
-                slots.take(candidate.agent, candidate.tenant);
-                Decision::Place(candidate.id)
+impl Queue {
+    /// Takes note of a change of a record; `before` is `None` for a new one.
+    pub fn observe(&mut self, before: Option<&Dispatch>, after: &Dispatch) {
+        if let Some(before) = before {
+            self.forget(before);
+        }
+        if after.holds_slot() {
+            self.slots.take(&after.spec.agent, &after.tenant);
+        }
+        let Some(not_before) = waits(after) else { return };
+        self.deadlines.insert((after.deadline_at(), after.id));
+        match not_before {
+            Some(at) => {
+                self.backing_off.insert((at, after.id));
+                self.held_back.insert(after.id, (key(after), rank(after)));
             }
-        });
+            None => drop(self.ready.entry(key(after)).or_default().insert(rank(after))),
+        }
     }
-    decisions
+
+    fn forget(&mut self, before: &Dispatch) {
+        if before.holds_slot() {
+            self.slots.free(&before.spec.agent, &before.tenant);
+        }
+        let Some(not_before) = waits(before) else { return };
+        self.deadlines.remove(&(before.deadline_at(), before.id));
+        if let Some(at) = not_before {
+            self.backing_off.remove(&(at, before.id));
+            self.held_back.remove(&before.id);
+        }
+        let (key, rank) = (key(before), rank(before));
+        if let Some(ranks) = self.ready.get_mut(&key) {
+            ranks.remove(&rank);
+            if ranks.is_empty() {
+                self.ready.remove(&key);
+            }
+        }
+    }
+
+    /// Slots in use.
+    #[must_use]
+    pub const fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Dispatches that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// Who gets a slot now. The caller places it and [`observe`](Self::observe)s that before it asks
+    /// again.
+    pub fn next(&mut self, limits: &Limits, now: Timestamp) -> Option<DispatchId> {
+        while let Some((at, id)) = self.backing_off.first().copied().filter(|(at, _)| *at <= now) {
+            self.backing_off.remove(&(at, id));
+            if let Some((key, rank)) = self.held_back.remove(&id) {
+                self.ready.entry(key).or_default().insert(rank);
+            }
+        }
+        let may_go = |(tenant, agent): &(TenantId, AgentId)| {
+            self.slots.refusal(agent, tenant, limits).is_none()
+        };
+        let heads = self.ready.iter().filter(|(key, _)| may_go(key));
+        let heads = heads.filter_map(|(key, ranks)| Some((&key.0, ranks.first()?)));
+        let (_, rank) =
+            heads.min_by_key(|(tenant, rank)| (self.slots.of_tenant(tenant), **rank))?;
+        Some(rank.1)
+    }
+
+    /// Those whose deadline passed while they waited.
+    #[must_use]
+    pub fn expired(&self, now: Timestamp) -> Vec<DispatchId> {
+        self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
+    }
+
+    /// When something changes by time alone.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let retry = self.backing_off.first().map(|(at, _)| *at);
+        deadline.into_iter().chain(retry).min()
+    }
+
+    /// Why it waits; `None` when it does not, or is next.
+    #[must_use]
+    pub fn reason(&self, dispatch: &Dispatch, limits: &Limits) -> Option<QueueReason> {
+        match waits(dispatch)? {
+            Some(_) if self.held_back.contains_key(&dispatch.id) => Some(QueueReason::Retry),
+            _ => self.slots.refusal(&dispatch.spec.agent, &dispatch.tenant, limits),
+        }
+    }
+
+    /// How many of the same tenant and agent are before it. Others' are nobody's business.
+    #[must_use]
+    pub fn position(&self, dispatch: &Dispatch) -> Option<u32> {
+        let ranks = self.ready.get(&key(dispatch))?;
+        let before = ranks.range(..rank(dispatch)).count();
+        ranks.contains(&rank(dispatch)).then(|| u32::try_from(before).unwrap_or(u32::MAX))
+    }
+}
+
+/// `None` when it does not wait for a slot; else the instant it holds back to, if any.
+const fn waits(dispatch: &Dispatch) -> Option<Option<Timestamp>> {
+    match &dispatch.state {
+        State::Pending => Some(None),
+        State::Queued { not_before, .. } => Some(*not_before),
+        _ => None,
+    }
+}
+
+fn key(dispatch: &Dispatch) -> (TenantId, AgentId) {
+    (dispatch.tenant.clone(), dispatch.spec.agent.clone())
+}
+
+const fn rank(dispatch: &Dispatch) -> Rank {
+    (Reverse(dispatch.spec.priority), dispatch.id)
 }

@@ -1,9 +1,13 @@
 //! What was asked for, checked: no request beyond a bound gets past this file.
 
+use std::ops::RangeInclusive;
+
 use outpost_types::{
-    AgentId, ApiError, ContextLevel, DispatchRequest, ErrorCode, NetworkLevel, Tier, WorkspaceMode,
+    AgentId, ApiError, ContextLevel, DispatchRequest, ErrorCode, NetworkLevel, Priority, Tier,
+    WorkspaceMode,
     limits::{
-        BRANCH_BYTES_MAX, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX,
+        BRANCH_BYTES_MAX, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT,
+        DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX,
         TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_DEFAULT,
         TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
     },
@@ -30,6 +34,12 @@ pub struct DispatchSpec {
     pub workspace_mode: WorkspaceMode,
     /// Longest running time, seconds.
     pub timeout_seconds: u64,
+    /// Who goes first among the dispatches of the same tenant.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Longest time from accepted to the end of the agent, seconds.
+    #[serde(default = "deadline_seconds_default")]
+    pub deadline_seconds: u64,
     /// Who asked.
     pub user_id: Option<String>,
     /// Labels.
@@ -71,11 +81,16 @@ impl DispatchSpec {
                 "Only \"ephemeral\" is supported in this version.",
             ));
         }
-        let timeout_seconds = request.timeout_seconds.unwrap_or(TIMEOUT_SECONDS_DEFAULT);
-        if !(TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX).contains(&timeout_seconds) {
-            let bounds = format!("{TIMEOUT_SECONDS_MIN} to {TIMEOUT_SECONDS_MAX} seconds");
-            return Err(ApiError::field("timeoutSeconds", format!("It must be {bounds}.")));
-        }
+        let timeout_seconds = seconds(
+            "timeoutSeconds",
+            request.timeout_seconds.unwrap_or(TIMEOUT_SECONDS_DEFAULT),
+            TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX,
+        )?;
+        let deadline_seconds = seconds(
+            "deadlineSeconds",
+            request.deadline_seconds.unwrap_or(DEADLINE_SECONDS_DEFAULT),
+            DEADLINE_SECONDS_MIN..=DEADLINE_SECONDS_MAX,
+        )?;
         let model_id = match request.model_id {
             Some(model) => word("modelId", model, MODEL_ID_BYTES_MAX)?,
             None => defaults.model_id.clone(),
@@ -92,6 +107,8 @@ impl DispatchSpec {
             context_level: request.context_level.unwrap_or_default(),
             workspace_mode: request.workspace_mode.unwrap_or_default(),
             timeout_seconds,
+            priority: request.priority.unwrap_or_default(),
+            deadline_seconds,
             user_id: request
                 .user_id
                 .map(|text| line("userId", text, USER_ID_BYTES_MAX))
@@ -101,6 +118,18 @@ impl DispatchSpec {
             tier: request.tier.unwrap_or(defaults.tier),
         })
     }
+}
+
+const fn deadline_seconds_default() -> u64 {
+    DEADLINE_SECONDS_DEFAULT
+}
+
+fn seconds(field: &str, value: u64, bounds: RangeInclusive<u64>) -> Result<u64, ApiError> {
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    let message = format!("It must be {} to {} seconds.", bounds.start(), bounds.end());
+    Err(ApiError::field(field, message))
 }
 
 fn not_supported(field: &str, message: &str) -> ApiError {
@@ -176,7 +205,9 @@ mod tests {
 
     #[test]
     fn every_bound_names_its_field() {
-        let cases: [(&str, Edit); 14] = [
+        let cases: [(&str, Edit); 16] = [
+            ("deadlineSeconds", |r| r.deadline_seconds = Some(29)),
+            ("deadlineSeconds", |r| r.deadline_seconds = Some(604_801)),
             ("task", |r| r.task = " \n".into()),
             ("task", |r| r.task = "x".repeat(TASK_BYTES_MAX + 1)),
             ("task", |r| r.task = "a\0b".into()),

@@ -52,6 +52,7 @@ pub fn step(dispatch: &Dispatch, event: &Event, now: Timestamp) -> Result<Transi
             current(dispatch, *attempt)?;
             deadline_passed(dispatch, *attempt, now)
         }
+        Event::Expired => expired(dispatch, now),
         Event::CancelRequested { reason } => cancel_requested(dispatch, reason.clone(), now),
         Event::Collected { attempt, results } => {
             current(dispatch, *attempt)?;
@@ -164,7 +165,9 @@ fn agent_started(
     let State::Provisioning { stop } = &dispatch.state else {
         return None;
     };
-    let deadline = now.plus_millis(dispatch.spec.timeout_seconds.saturating_mul(1000));
+    let timeout = now.plus_millis(dispatch.spec.timeout_seconds.saturating_mul(1000));
+    // Provisioning may outlast the deadline: even then the agent gets a moment to be stopped in.
+    let deadline = timeout.min(dispatch.deadline_at().max(now));
     let mut effects = vec![Effect::ArmDeadline { attempt, at: deadline }];
     if let Some(why) = stop {
         effects.push(Effect::StopAgent { attempt, why: why.clone() });
@@ -231,6 +234,21 @@ fn deadline_passed(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> O
     }
     let state = State::Running { deadline: *deadline, stop: Some(Stop::Timeout) };
     Some(change(dispatch, state, vec![Effect::StopAgent { attempt, why: Stop::Timeout }]))
+}
+
+/// One that waited too long ends; a running one has a deadline of its own.
+fn expired(dispatch: &Dispatch, now: Timestamp) -> Option<Transition> {
+    let waits = matches!(dispatch.state, State::Pending | State::Queued { .. });
+    if !waits || now < dispatch.deadline_at() {
+        return None;
+    }
+    let message = format!(
+        "No slot was free within its deadline of {} seconds.",
+        dispatch.spec.deadline_seconds
+    );
+    let failure = Failure::new(FailureCode::Timeout, message)
+        .with_hint("Dispatch it again with a longer deadlineSeconds or a higher priority.");
+    Some(end(dispatch, State::Timeout { failure }, now))
 }
 
 fn cancel_requested(

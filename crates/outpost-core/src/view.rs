@@ -28,6 +28,8 @@ impl Dispatch {
             context_level: spec.context_level,
             workspace_mode: spec.workspace_mode,
             timeout_seconds: spec.timeout_seconds,
+            priority: spec.priority,
+            deadline_at: self.deadline_at(),
             user_id: spec.user_id.clone(),
             tags: spec.tags.clone(),
             attempt: self.attempt,

@@ -1,11 +1,11 @@
 //! The operations of [`Api`], for one caller.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outpost_core::{Candidate, Dispatch, DispatchSpec, Event, Slots, State};
+use outpost_core::{Dispatch, DispatchSpec, Event};
 use outpost_store::{AcceptDispatch, Accepted, IdempotencyClaim, StoreError};
 use outpost_types::limits::{
     CANCEL_REASON_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_TTL_SECONDS,
@@ -13,8 +13,8 @@ use outpost_types::limits::{
 };
 use outpost_types::{
     AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created, DispatchId,
-    DispatchRequest, DispatchView, ErrorCode, EventStream, FleetView, ListQuery, LogQuery,
-    LogStream, Page,
+    DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData, EventStream, FleetView,
+    ListQuery, LogQuery, LogStream, Page,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -126,6 +126,7 @@ impl Api for EngineApi {
         url_ttl: Duration,
     ) -> Result<Vec<ArtifactView>, ApiError> {
         self.find(id).await?;
+        self.engine.make_files(id)?;
         let ttl_millis = u64::try_from(url_ttl.as_millis()).unwrap_or(u64::MAX);
         let expires_at = self.engine.now().plus_millis(ttl_millis);
         artifacts::list(&self.engine.kept_dir(id), id, expires_at)
@@ -137,8 +138,10 @@ impl Api for EngineApi {
     }
 
     async fn fleet(&self) -> Result<FleetView, ApiError> {
-        let records: Vec<_> = self.engine.live_all().iter().map(|live| live.snapshot()).collect();
-        let slots = Slots::count(&records);
+        let (slots, waiting) = {
+            let queue = self.engine.lock_queue();
+            (queue.slots().clone(), queue.waiting())
+        };
         let limits = &self.engine.inner.config.limits;
         let runner = &self.engine.inner.runner;
         let with_counts = |view: AgentView| match view.agent.parse() {
@@ -152,7 +155,7 @@ impl Api for EngineApi {
         Ok(FleetView {
             fleet: runner.fleet().to_owned(),
             running: slots.total(),
-            queued: count_waiting(&records, None),
+            queued: u32::try_from(waiting).unwrap_or(u32::MAX),
             concurrency_max: limits.host_attempts_max,
             scripted_model: runner.scripted_model(),
             agents: runner.agents().into_iter().map(with_counts).collect(),
@@ -180,14 +183,14 @@ impl EngineApi {
         let id = DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
         let (tenant, key) = (self.caller.tenant.clone(), self.caller.key);
         let dispatch = Dispatch::accept(id, tenant, key, spec, now).next;
-        let live =
-            self.engine.insert_live(dispatch.clone()).map_err(|e| streams::unreadable(&e))?;
+        let journal = Journal::fresh(id, &self.engine.kept_dir(id));
+        let live = self.engine.insert_live(dispatch.clone(), journal);
         let audit = audit::of_accept(&dispatch, key);
         let accept = AcceptDispatch { dispatch: dispatch.clone(), idempotency, audit };
         let accepted = self.engine.inner.store.accept(accept).await;
         if let Ok(Accepted::New) = accepted {
             self.engine.write_event(&live, status_event(&dispatch));
-            live.open_for_placement();
+            self.engine.enqueue(&live);
             self.engine.inner.placer.notify_one();
             return Ok(Created { dispatch: dispatch.view(), replayed: false });
         }
@@ -248,13 +251,14 @@ impl EngineApi {
     ) -> Result<(PathBuf, watch::Receiver<Extent>), ApiError> {
         let record = self.find(id).await?;
         if let Some(live) = self.engine.live_one(id) {
-            return Ok((live.journal.dir().to_owned(), live.journal.watch()));
+            let extent = live.journal.watch().map_err(|error| streams::unreadable(&error))?;
+            return Ok((live.journal.dir().to_owned(), extent));
         }
         let dir = self.engine.kept_dir(id);
         let journal = Journal::open(id, &dir).map_err(|error| streams::unreadable(&error))?;
         self.engine.mend_status_event(&journal, &record);
         journal.seal();
-        Ok((dir, journal.watch()))
+        Ok((dir, journal.watch().map_err(|error| streams::unreadable(&error))?))
     }
 
     fn full_view(&self, record: &Dispatch) -> DispatchView {
@@ -264,11 +268,14 @@ impl EngineApi {
             // A log that is gone (retention) is no error of the record.
             view.output = tail_text(&path, OUTPUT_TAIL_BYTES_MAX).ok();
         }
-        if matches!(record.state, State::Queued { .. }) {
-            let records: Vec<_> =
-                self.engine.live_all().iter().map(|live| live.snapshot()).collect();
-            view.queue_position = Some(count_waiting(&records, Some(record.id)));
+        let queue = self.engine.lock_queue();
+        view.queue_position = queue.position(record);
+        if view.queue_reason.is_some() {
+            // What is on record is why it had to wait at first; this is why it still does.
+            let reason = queue.reason(record, &self.engine.inner.config.limits);
+            view.queue_reason = reason.map(|reason| reason.message().to_owned());
         }
+        drop(queue);
         view
     }
 }
@@ -279,8 +286,15 @@ impl Engine {
     /// # Errors
     /// `not_found` for a name that is not a kept file of the dispatch.
     pub fn open_artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
+        self.make_files(id)?;
         let path = artifacts::find(&self.kept_dir(id), name)?;
         streams::file(&path)
+    }
+
+    /// Makes the files of a dispatch that only waits: whoever asks for them finds them.
+    fn make_files(&self, id: DispatchId) -> Result<(), ApiError> {
+        let Some(live) = self.live_one(id).filter(|live| live.is_open()) else { return Ok(()) };
+        live.journal.materialise().map_err(|error| streams::unreadable(&error))
     }
 
     /// Whether dispatches can be accepted now: the store answers.
@@ -300,6 +314,14 @@ impl Engine {
     /// Appends the status event that a crash may have kept from the log.
     pub(crate) fn mend_status_event(&self, journal: &Journal, record: &Dispatch) {
         let wanted = status_event(record);
+        if journal.is_empty() && record.status() != DispatchStatus::Pending {
+            // It began as every dispatch does; that was only held in memory.
+            let status = DispatchStatus::Pending;
+            let first = EventData::Status { status, reason: None, failure: None };
+            if let Err(error) = journal.event(record.created_at, None, first) {
+                error!(%error, id = %record.id, "a status event could not be kept");
+            }
+        }
         if journal.last_event().is_none_or(|last| last != wanted)
             && let Err(error) = journal.event(self.now(), None, wanted)
         {
@@ -309,23 +331,9 @@ impl Engine {
 
     /// Undoes [`Engine::insert_live`] of a dispatch that was not accepted.
     fn forget(&self, id: DispatchId) {
+        // It was never seen, so nothing made its files.
         self.lock_live().remove(&id);
-        remove_dir(&self.kept_dir(id));
     }
-}
-
-fn remove_dir(dir: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir) {
-        error!(%error, dir = %dir.display(), "a directory of a refused dispatch is left behind");
-    }
-}
-
-fn count_waiting(records: &[Dispatch], before: Option<DispatchId>) -> u32 {
-    let waiting = records
-        .iter()
-        .filter(|record| Candidate::of(record).is_some())
-        .filter(|record| before.is_none_or(|id| record.id < id));
-    u32::try_from(waiting.count()).unwrap_or(u32::MAX)
 }
 
 fn body_hash(request: &DispatchRequest) -> Result<[u8; 32], ApiError> {

@@ -41,6 +41,7 @@ async fn record_reports(
     mut reports: mpsc::Receiver<Report>,
 ) {
     while let Some(report) = reports.recv().await {
+        let is_end = matches!(report, Report::Ended(_));
         let event = match report {
             Report::OutputEnd(end) => {
                 live.journal.output_end(end);
@@ -65,6 +66,10 @@ async fn record_reports(
             Report::Ended(Outcome::Collected(results)) => Event::Collected { attempt, results },
         };
         engine.apply_surely(&live, event).await;
+        if is_end {
+            // The runner removes what it saved for a later server once nobody listens.
+            break;
+        }
     }
     // After an end nothing holds a slot; without one the runner left, or died.
     let record = live.snapshot();

@@ -18,6 +18,7 @@ pub(crate) const RESULT_FILE: &str = "result.json";
 impl Engine {
     /// Tells everybody about a change that is durable by now.
     pub(crate) fn announce(&self, live: &Arc<Live>, before: &Dispatch, after: &Dispatch) {
+        self.lock_queue().observe(Some(before), after);
         // The record first: whoever hears of a state by an event finds it when he looks.
         live.record.send_replace(after.clone());
         if status_event(before) != status_event(after) {

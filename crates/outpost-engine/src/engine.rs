@@ -1,12 +1,12 @@
 //! The engine: makes transitions of the pure core durable, then executes their effects.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use outpost_core::{Dispatch, Effect, Event, Limits, State};
+use outpost_core::{Dispatch, Effect, Event, Limits, Queue, State};
 use outpost_runner::{Command, Resume, ResumeStage, Runner};
 use outpost_store::{KeyHash, Store, StoreError};
 use outpost_types::{AttemptId, DispatchId, KeyId, Timestamp};
@@ -58,6 +58,9 @@ pub(crate) struct Inner {
     pub(crate) tasks: Tasks,
     pub(crate) placer: Notify,
     pub(crate) live: Mutex<BTreeMap<DispatchId, Arc<Live>>>,
+    queue: Mutex<Queue>,
+    /// Accepted and not yet placed or told to wait.
+    fresh: Mutex<BTreeSet<DispatchId>>,
     pub(crate) keys: RwLock<HashMap<KeyHash, KnownKey>>,
 }
 
@@ -133,6 +136,8 @@ impl Engine {
                 tasks: Tasks::default(),
                 placer: Notify::new(),
                 live: Mutex::new(BTreeMap::new()),
+                queue: Mutex::default(),
+                fresh: Mutex::default(),
                 keys: RwLock::new(HashMap::new()),
             }),
         };
@@ -150,9 +155,10 @@ impl Engine {
         let attempts = held.iter().filter_map(|record| record.attempt_id()).collect();
         self.inner.runner.sweep(&attempts).await;
         for record in &records {
-            let live = self.insert_live(record.clone())?;
+            let journal = Journal::open_late(record.id, &self.kept_dir(record.id))?;
+            let live = self.insert_live(record.clone(), journal);
             self.mend_status_event(&live.journal, record);
-            live.open_for_placement();
+            self.enqueue(&live);
         }
         for record in held {
             if let (Some(live), Some(attempt)) = (self.live_one(record.id), record.attempt_id()) {
@@ -238,12 +244,11 @@ impl Engine {
     }
 
     /// Takes a record into the set of live ones.
-    pub(crate) fn insert_live(&self, record: Dispatch) -> std::io::Result<Arc<Live>> {
+    pub(crate) fn insert_live(&self, record: Dispatch, journal: Journal) -> Arc<Live> {
         let id = record.id;
-        let journal = Journal::open(id, &self.kept_dir(id))?;
         let live = Arc::new(Live::new(record, journal));
         self.lock_live().insert(id, Arc::clone(&live));
-        Ok(live)
+        live
     }
 
     pub(crate) fn lock_live(&self) -> std::sync::MutexGuard<'_, BTreeMap<DispatchId, Arc<Live>>> {
@@ -257,6 +262,26 @@ impl Engine {
 
     pub(crate) fn live_one(&self, id: DispatchId) -> Option<Arc<Live>> {
         self.lock_live().get(&id).cloned()
+    }
+
+    pub(crate) fn lock_queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        lock(&self.inner.queue)
+    }
+
+    /// The record of a dispatch is durable: from now on it is seen, and wants a slot.
+    pub(crate) fn enqueue(&self, live: &Live) {
+        let record = live.snapshot();
+        self.lock_queue().observe(None, &record);
+        live.open_for_placement();
+        lock(&self.inner.fresh).insert(record.id);
+    }
+
+    /// Some that nobody looked at yet.
+    pub(crate) fn take_fresh(&self, count_max: usize) -> Vec<DispatchId> {
+        let mut fresh = lock(&self.inner.fresh);
+        let taken: Vec<_> = fresh.iter().take(count_max).copied().collect();
+        fresh.retain(|id| taken.last().is_none_or(|last| id > last));
+        taken
     }
 
     /// A new time-ordered id.

@@ -4,7 +4,12 @@
 //! Files are the buffer: a writer appends and announces the new end, a reader follows at its own
 //! pace from any position. A slow reader therefore never slows the agent, and nobody sees a gap or a
 //! repeat. Appends go to the page cache, which is fast enough to do in place on an async thread;
-//! `seal` makes both files durable before the terminal state is announced.
+//! `sync` makes both files durable before the terminal state is announced.
+//!
+//! A dispatch that only waits has no files: the few events of its waiting are held in memory until
+//! somebody reads them or something else happens. A queue of a hundred thousand costs neither
+//! descriptors nor directories. After a crash those events are told again by the record; nobody has
+//! read the first ones, for then there would be files.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -12,13 +17,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use outpost_runner::Told;
-use outpost_types::{DispatchId, EventData, EventEnvelope, Timestamp};
+use outpost_types::{DispatchId, DispatchStatus, EventData, EventEnvelope, Timestamp};
 use tokio::sync::watch;
 
 /// Name of the event log among the kept files.
 pub(crate) const EVENTS_FILE: &str = "events.jsonl";
 /// Name of the output log among the kept files.
 pub(crate) const OUTPUT_FILE: &str = "output.log";
+/// Most events held in memory; with one more the files are made.
+const HELD_EVENTS_MAX: usize = 8;
 /// Largest piece a reader takes at once, bytes.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
@@ -35,8 +42,16 @@ pub(crate) struct Extent {
 pub(crate) struct Journal {
     dispatch: DispatchId,
     dir: PathBuf,
-    files: Mutex<Files>,
+    pages: Mutex<Pages>,
     extent: watch::Sender<Extent>,
+}
+
+/// Where what is written goes.
+#[derive(Debug)]
+enum Pages {
+    /// There are no files yet; events of the waiting and when they happened.
+    Held(Vec<(Timestamp, EventData)>),
+    Files(Files),
 }
 
 #[derive(Debug)]
@@ -49,24 +64,36 @@ struct Files {
 impl Journal {
     /// Opens or makes the files in `dir`. A torn last event line (from a crash) is cut off.
     pub(crate) fn open(dispatch: DispatchId, dir: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let append =
-            |name| OpenOptions::new().create(true).append(true).read(true).open(dir.join(name));
-        let mut events: File = append(EVENTS_FILE)?;
-        let output: File = append(OUTPUT_FILE)?;
-        let (lines, whole_bytes) = count_lines(&mut events)?;
-        events.set_len(whole_bytes)?;
-        let extent = Extent {
-            events_bytes: whole_bytes,
-            output_bytes: output.metadata()?.len(),
-            sealed: false,
-        };
-        Ok(Self {
-            dispatch,
-            dir: dir.to_owned(),
-            files: Mutex::new(Files { events, output, next_seq: lines + 1 }),
-            extent: watch::Sender::new(extent),
-        })
+        let (files, extent) = open_files(dir)?;
+        Ok(Self::new(dispatch, dir, Pages::Files(files), extent))
+    }
+
+    /// The same, but makes no files before they are needed.
+    pub(crate) fn open_late(dispatch: DispatchId, dir: &Path) -> io::Result<Self> {
+        if dir.try_exists()? { Self::open(dispatch, dir) } else { Ok(Self::fresh(dispatch, dir)) }
+    }
+
+    /// The journal of a dispatch that was never heard of: there are no files.
+    pub(crate) fn fresh(dispatch: DispatchId, dir: &Path) -> Self {
+        Self::new(dispatch, dir, Pages::Held(Vec::new()), Extent::default())
+    }
+
+    fn new(dispatch: DispatchId, dir: &Path, pages: Pages, extent: Extent) -> Self {
+        let extent = watch::Sender::new(extent);
+        Self { dispatch, dir: dir.to_owned(), pages: Mutex::new(pages), extent }
+    }
+
+    /// Makes the files, if there are none yet.
+    pub(crate) fn materialise(&self) -> io::Result<()> {
+        self.with_files(|_| Ok(()))
+    }
+
+    /// Whether nothing was written yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &*self.lock() {
+            Pages::Held(events) => events.is_empty(),
+            Pages::Files(files) => files.next_seq == 1,
+        }
     }
 
     /// Appends one event and announces it. `log_offset` is for what was read from the output.
@@ -75,8 +102,43 @@ impl Journal {
         at: Timestamp,
         log_offset: Option<u64>,
         data: EventData,
-    ) -> io::Result<u64> {
-        let mut files = self.lock();
+    ) -> io::Result<()> {
+        if let Pages::Held(events) = &mut *self.lock()
+            && events.len() < HELD_EVENTS_MAX
+            && is_of_waiting(&data)
+        {
+            events.push((at, data));
+            return Ok(());
+        }
+        self.with_files(|files| self.append(files, at, log_offset, data))
+    }
+
+    /// Does something with the files; what was held in memory is in them by then.
+    fn with_files<T>(&self, work: impl FnOnce(&mut Files) -> io::Result<T>) -> io::Result<T> {
+        let mut pages = self.lock();
+        if let Pages::Held(held) = &*pages {
+            let (mut files, extent) = open_files(&self.dir)?;
+            self.extent.send_replace(extent);
+            // Those that an earlier try could write before it failed are there already.
+            let written = usize::try_from(files.next_seq - 1).unwrap_or(usize::MAX);
+            for (at, data) in held.iter().skip(written) {
+                self.append(&mut files, *at, None, data.clone())?;
+            }
+            *pages = Pages::Files(files);
+        }
+        match &mut *pages {
+            Pages::Files(files) => work(files),
+            Pages::Held(_) => unreachable!("files were made above"),
+        }
+    }
+
+    fn append(
+        &self,
+        files: &mut Files,
+        at: Timestamp,
+        log_offset: Option<u64>,
+        data: EventData,
+    ) -> io::Result<()> {
         let seq = files.next_seq;
         let envelope = EventEnvelope { seq, at, dispatch_id: self.dispatch, log_offset, data };
         let mut line = serde_json::to_vec(&envelope).map_err(io::Error::other)?;
@@ -90,7 +152,7 @@ impl Journal {
         })?;
         files.next_seq += 1;
         self.extent.send_modify(|extent| extent.events_bytes += line.len() as u64);
-        Ok(seq)
+        Ok(())
     }
 
     /// The runner has written output up to `end`.
@@ -100,6 +162,7 @@ impl Journal {
 
     /// How much of the output became events.
     pub(crate) fn told(&self) -> io::Result<Told> {
+        self.materialise()?;
         let end = self.extent.borrow().events_bytes;
         let mut reader = EventReader::open(&self.dir, 0)?;
         let mut told = Told::default();
@@ -117,17 +180,21 @@ impl Journal {
 
     /// What the last event says.
     pub(crate) fn last_event(&self) -> Option<EventData> {
+        let after = match &*self.lock() {
+            Pages::Held(events) => return events.last().map(|(_, data)| data.clone()),
+            Pages::Files(files) => files.next_seq.saturating_sub(2),
+        };
         let end = self.extent.borrow().events_bytes;
-        let after = self.lock().next_seq.saturating_sub(2);
         let mut reader = EventReader::open(&self.dir, after).ok()?;
         reader.read(end).ok()?.pop().map(|event| event.data)
     }
 
     /// Makes both files durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        let files = self.lock();
-        files.events.sync_data()?;
-        files.output.sync_data()
+        self.with_files(|files| {
+            files.events.sync_data()?;
+            files.output.sync_data()
+        })
     }
 
     /// Tells readers that nothing follows.
@@ -135,9 +202,10 @@ impl Journal {
         self.extent.send_modify(|extent| extent.sealed = true);
     }
 
-    /// A reader of the files' growth.
-    pub(crate) fn watch(&self) -> watch::Receiver<Extent> {
-        self.extent.subscribe()
+    /// A reader of the files' growth, which are there from now on.
+    pub(crate) fn watch(&self) -> io::Result<watch::Receiver<Extent>> {
+        self.materialise()?;
+        Ok(self.extent.subscribe())
     }
 
     /// Where the files are.
@@ -145,10 +213,31 @@ impl Journal {
         &self.dir
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Files> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pages> {
         // A panic while holding it leaves whole lines in the files and counters that match them.
-        self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.pages.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Whether an event says only that a dispatch waits, which its record says as well.
+const fn is_of_waiting(data: &EventData) -> bool {
+    matches!(
+        data,
+        EventData::Status { status: DispatchStatus::Pending | DispatchStatus::Queued, .. }
+    )
+}
+
+fn open_files(dir: &Path) -> io::Result<(Files, Extent)> {
+    std::fs::create_dir_all(dir)?;
+    let append =
+        |name| OpenOptions::new().create(true).append(true).read(true).open(dir.join(name));
+    let mut events: File = append(EVENTS_FILE)?;
+    let output: File = append(OUTPUT_FILE)?;
+    let (lines, whole_bytes) = count_lines(&mut events)?;
+    events.set_len(whole_bytes)?;
+    let extent =
+        Extent { events_bytes: whole_bytes, output_bytes: output.metadata()?.len(), sealed: false };
+    Ok((Files { events, output, next_seq: lines + 1 }, extent))
 }
 
 fn count_lines(file: &mut File) -> io::Result<(u64, u64)> {
@@ -196,7 +285,9 @@ impl EventReader {
                 break;
             }
             self.rest.extend_from_slice(&piece);
-            let Some(whole) = self.rest.iter().rposition(|byte| *byte == b'\n') else { continue };
+            let Some(whole) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+                continue;
+            };
             let tail = self.rest.split_off(whole + 1);
             for line in self.rest.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 let event: EventEnvelope =
@@ -268,7 +359,7 @@ mod tests {
 
     fn read_all(journal: &Journal, after: u64) -> Vec<u64> {
         let mut reader = EventReader::open(journal.dir(), after).unwrap();
-        let end = journal.watch().borrow().events_bytes;
+        let end = journal.watch().unwrap().borrow().events_bytes;
         let mut seqs = Vec::new();
         loop {
             let events = reader.read(end).unwrap();
@@ -289,10 +380,62 @@ mod tests {
         let mut file = OpenOptions::new().append(true).open(dir.path().join(EVENTS_FILE)).unwrap();
         file.write_all(b"{\"seq\":3,\"torn").unwrap();
         let second = journal(dir.path());
-        assert_eq!(second.event(Timestamp::default(), None, log("c")).unwrap(), 3);
+        second.event(Timestamp::default(), None, log("c")).unwrap();
         assert_eq!(read_all(&second, 0), [1, 2, 3]);
         assert_eq!(read_all(&second, 2), [3]);
         assert_eq!(read_all(&second, 9), [] as [u64; 0]);
+    }
+
+    fn status(status: DispatchStatus) -> EventData {
+        EventData::Status { status, reason: None, failure: None }
+    }
+
+    #[test]
+    fn waiting_makes_no_files_until_somebody_looks() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("kept");
+        let late = || Journal::open_late(DispatchId::from_parts(1, 1), &kept).unwrap();
+        let journal = late();
+        assert!(journal.is_empty() && journal.last_event().is_none());
+        let (pending, queued) = (status(DispatchStatus::Pending), status(DispatchStatus::Queued));
+        journal.event(Timestamp::from_millis(5), None, pending.clone()).unwrap();
+        journal.event(Timestamp::from_millis(6), None, queued.clone()).unwrap();
+        assert!(!kept.exists() && !journal.is_empty());
+        assert_eq!(journal.last_event(), Some(queued.clone()));
+        // A reader finds everything, with the instants at which it happened.
+        assert_eq!(read_all(&journal, 0), [1, 2]);
+        let mut reader = EventReader::open(&kept, 0).unwrap();
+        let first = reader.read(u64::MAX).unwrap().remove(0);
+        assert_eq!((first.at, first.data), (Timestamp::from_millis(5), pending));
+        // From now on it goes on in the files, also after a restart.
+        journal.event(Timestamp::from_millis(7), None, queued.clone()).unwrap();
+        drop(journal);
+        let journal = late();
+        assert_eq!(journal.last_event(), Some(queued));
+        assert_eq!(read_all(&journal, 1), [2, 3]);
+    }
+
+    #[test]
+    fn whatever_is_not_waiting_makes_the_files() {
+        let steps: [fn(&Journal); 4] = [
+            |journal| journal.event(Timestamp::default(), None, log("x")).unwrap(),
+            |journal| journal.sync().unwrap(),
+            |journal| assert_eq!(journal.told().unwrap(), Told::default()),
+            |journal| {
+                for _ in 0..=HELD_EVENTS_MAX {
+                    let queued = status(DispatchStatus::Queued);
+                    journal.event(Timestamp::default(), None, queued).unwrap();
+                }
+            },
+        ];
+        for step in steps {
+            let dir = tempfile::tempdir().unwrap();
+            let kept = dir.path().join("kept");
+            let id = DispatchId::from_parts(1, 1);
+            let journal = Journal::open_late(id, &kept).unwrap();
+            step(&journal);
+            assert!(kept.join(EVENTS_FILE).exists() && kept.join(OUTPUT_FILE).exists());
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::local::Parts;
 use crate::output::OutputLog;
 use crate::provision::{ProvisionError, Ready, provision};
-use crate::resume::{Saved, claim, lost, reopen_gateway};
+use crate::resume::{SAVED_FILE, Saved, claim, lost, reopen_gateway};
 use crate::runner::{Assignment, Command, Outcome, Report, Resume, ResumeStage, Told};
 use crate::side::{SideRun, run_aside};
 use crate::watch::{Ended, Output, Watched, watch};
@@ -52,9 +52,19 @@ impl Attempt {
             None => self.begin().await,
             Some(resume) => self.resume(resume).await,
         };
-        if let Some(outcome) = outcome {
-            self.parts.remove_dir(&self.dir).await;
-            self.report(Report::Ended(outcome)).await;
+        let Some(outcome) = outcome else { return };
+        self.remove_all_but_saved().await;
+        self.report(Report::Ended(outcome)).await;
+        // Closed once the end is on record. Until then a later server needs what was saved.
+        self.reports.closed().await;
+        self.parts.remove_dir(&self.dir).await;
+    }
+
+    /// What is large goes before anybody hears of the end.
+    async fn remove_all_but_saved(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_name() != SAVED_FILE) {
+            self.parts.remove_dir(&entry.path()).await;
         }
     }
 
@@ -75,8 +85,13 @@ impl Attempt {
     /// Goes on where an earlier server stopped.
     async fn resume(&mut self, resume: Resume) -> Option<Outcome> {
         let saved = Saved::read(&self.dir);
-        let running = claim(&self.parts, &self.assignment);
+        let running = claim(&self.parts, &self.assignment).await;
         let Resume { stage, told } = resume;
+        let results = saved.as_ref().and_then(|saved| saved.results.clone());
+        if let (ResumeStage::Ended(_), Some(results)) = (stage, results) {
+            release(running).await;
+            return Some(Outcome::Collected(Box::new(results)));
+        }
         match (saved, running, stage) {
             (Some(saved), Some(mut running), ResumeStage::Placed { .. } | ResumeStage::Started) => {
                 let session =
@@ -87,13 +102,20 @@ impl Attempt {
                 self.carry_out(Ready { saved, running, session }, told).await
             }
             (saved, running, ResumeStage::Placed { rebooted }) => {
+                let may_have_run = rebooted
+                    || running.is_some()
+                    || match &saved {
+                        Some(saved) => !self.same_launcher(saved).await,
+                        None => false,
+                    };
                 release(running).await;
-                let may_have_run = match &saved {
-                    Some(saved) => !self.same_launcher(saved).await,
-                    None => false,
-                };
-                let retry = !(rebooted || may_have_run);
-                Some(Outcome::ProvisionFailed { failure: lost(), retry })
+                if may_have_run {
+                    return Some(Outcome::ProvisionFailed { failure: lost(), retry: false });
+                }
+                // It was not started, and the server's end is no fault of it: the same attempt
+                // begins anew.
+                self.parts.remove_dir(&self.dir).await;
+                self.begin().await
             }
             (Some(saved), running, ResumeStage::Started) => {
                 release(running).await;
@@ -125,7 +147,7 @@ impl Attempt {
     /// Reads the output of an agent that is gone again, and concludes.
     async fn recount(
         &mut self,
-        saved: Saved,
+        mut saved: Saved,
         ended: Ended,
         told: Told,
         report_end: bool,
@@ -148,7 +170,7 @@ impl Attempt {
         if !self.told_to_collect().await {
             return None;
         }
-        Some(self.conclude(agent.as_ref(), parser.finish(), &saved, &ended).await)
+        Some(self.conclude(agent.as_ref(), parser.finish(), &mut saved, &ended).await)
     }
 
     /// Tells the engine. When nobody listens any more, it makes no difference.
@@ -202,7 +224,11 @@ impl Attempt {
                 if let Err(error) = output.replay(told).await {
                     warn!(%error, "the output of an agent cannot be read again");
                 }
-                watch(running, session, output, &mut self.commands).await
+                let keep = |ended: &Ended| {
+                    saved.ended = Some(ended.clone());
+                    saved.keep(&self.dir);
+                };
+                watch(running, session, output, &mut self.commands, keep).await
             }
             Err(error) => {
                 warn!(%error, "the output of an agent cannot be kept; it is ended");
@@ -211,23 +237,19 @@ impl Attempt {
             }
         };
         let Watched::Ended(ended) = ended else { return None };
-        saved.ended = Some(ended.clone());
-        if let Err(error) = saved.write(&self.dir) {
-            warn!(%error, "the end of an agent could not be saved for a later server");
-        }
         self.report(Report::AgentExited(exit_facts(&ended))).await;
         if !self.told_to_collect().await {
             return None;
         }
-        Some(self.conclude(agent.as_ref(), parser.finish(), &saved, &ended).await)
+        Some(self.conclude(agent.as_ref(), parser.finish(), &mut saved, &ended).await)
     }
 
-    /// Collects, checks, judges.
+    /// Collects, checks, judges, and saves what came of it.
     async fn conclude(
         &self,
         agent: &dyn Agent,
         report: AgentReport,
-        saved: &Saved,
+        saved: &mut Saved,
         ended: &Ended,
     ) -> Outcome {
         let started = Instant::now();
@@ -240,7 +262,7 @@ impl Attempt {
             None => AgentVerdict::Failed(lost()),
             Some(exit) => verdict(agent, &report, exit, &collected),
         };
-        Outcome::Collected(Box::new(ResultFacts {
+        let results = ResultFacts {
             verdict,
             summary: report.summary,
             session_id: report.session_id,
@@ -248,7 +270,10 @@ impl Attempt {
             files_changed: collected.ok().map(|collected| collected.files_changed),
             checks,
             collect_millis: millis_since(started),
-        }))
+        };
+        saved.results = Some(results.clone());
+        saved.keep(&self.dir);
+        Outcome::Collected(Box::new(results))
     }
 
     /// Waits until the end of the agent is on record; `false` when nobody will ever say so.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use outpost_agents::{Agent, AgentError, Installed, Invocation, RunSpec, TrackedFile, Unavailable};
 use outpost_core::PreparedFacts;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::attempt::millis_since;
 use crate::local::Parts;
-use crate::resume::Saved;
+use crate::resume::{Saved, lost};
 use crate::runner::Assignment;
 
 /// Where the agent's home is inside.
@@ -31,6 +31,9 @@ const GATEWAY_PORT: u16 = 8_787;
 const PATH_INSIDE: &str = "/usr/local/bin:/usr/bin:/bin";
 /// What the launcher's own clock grants beyond timeout and grace, seconds, before it kills.
 const BACKSTOP_SECONDS: u64 = 60;
+/// How often a name that is still taken is tried again, and the pause before, milliseconds.
+const NAME_TRIES_MAX: u32 = 100;
+const NAME_PAUSE_MILLIS: u64 = 20;
 /// Most processes and threads of a sandbox.
 const PIDS_MAX: u32 = 1_024;
 
@@ -71,6 +74,9 @@ pub(crate) enum ProvisionError {
     /// The sandbox could not be made.
     #[error("The sandbox could not be made: {0}")]
     Sandbox(#[from] SandboxError),
+    /// The agent could not be started, or may have been: nobody can say.
+    #[error("The agent could not be started: {0}")]
+    Start(#[source] SandboxError),
     /// A file could not be written.
     #[error("A file of the attempt could not be written; check the data directory's free space.")]
     Io(#[from] io::Error),
@@ -97,11 +103,15 @@ impl ProvisionError {
             | Self::Source(_)
             | Self::Unavailable(_)
             | Self::Agent(_)
+            | Self::Start(_)
             | Self::Gateway(_) => false,
         }
     }
 
     pub(crate) fn into_failure(self) -> Failure {
+        if let Self::Start(SandboxError::LauncherLost) = self {
+            return lost();
+        }
         let failure = Failure::new(FailureCode::Provisioning, self.to_string());
         match self {
             Self::Workspace(error) => match error.hint() {
@@ -150,11 +160,12 @@ pub(crate) async fn provision(
         litter: invocation.litter.clone(),
         launcher_pid: parts.sandbox.host().await?.launcher_pid,
         ended: None,
+        results: None,
     };
     // Before the start: a server that finds an agent running must find this, too.
     saved.write(dir)?;
     let payload = payload_of(invocation, &spec.task, &run.workdir);
-    let running = parked.start(payload).await?;
+    let running = parked.start(payload).await.map_err(ProvisionError::Start)?;
     Ok(Ready { saved, running, session })
 }
 
@@ -231,7 +242,24 @@ async fn make_sandbox(
         std::fs::write(&cover, &mask.contents)?;
         spec = spec.read_only(&cover, prepared.inside.join("repo").join(&mask.path));
     }
-    Ok(parts.sandbox.create(spec).await?)
+    Ok(create(parts, spec).await?)
+}
+
+/// Makes a sandbox. One of the same name that an earlier server left half built is just ending: its
+/// name is waited for.
+pub(crate) async fn create(
+    parts: &Parts,
+    spec: SandboxSpec,
+) -> Result<Box<dyn ParkedSandbox>, SandboxError> {
+    for _ in 0..NAME_TRIES_MAX {
+        match parts.sandbox.create(spec.clone()).await {
+            Err(SandboxError::AlreadyExists { .. }) => {
+                tokio::time::sleep(Duration::from_millis(NAME_PAUSE_MILLIS)).await;
+            }
+            made => return made,
+        }
+    }
+    parts.sandbox.create(spec).await
 }
 
 /// Whether every sandbox shows this path already.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use outpost_core::PreparedFacts;
+use outpost_core::{PreparedFacts, ResultFacts};
 use outpost_gateway::gateway::Handle;
 use outpost_sandbox::{Reattached, RunningSandbox};
 use outpost_types::{Failure, FailureCode};
@@ -17,7 +17,7 @@ use crate::runner::Assignment;
 use crate::watch::Ended;
 
 /// Name of the file in the attempt's directory.
-const SAVED_FILE: &str = "attempt.json";
+pub(crate) const SAVED_FILE: &str = "attempt.json";
 
 /// What is needed to take up an attempt. The handle in it is worth nothing outside the attempt.
 #[derive(Clone, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub(crate) struct Saved {
     pub(crate) launcher_pid: u32,
     /// How the agent ended, once it did.
     pub(crate) ended: Option<Ended>,
+    /// What came of it, once that is kept. Only its record is missing then.
+    #[serde(default)]
+    pub(crate) results: Option<ResultFacts>,
 }
 
 impl Saved {
@@ -38,6 +41,13 @@ impl Saved {
         let partial = attempt_dir.join("attempt.json.partial");
         std::fs::write(&partial, serde_json::to_vec(self).map_err(io::Error::other)?)?;
         std::fs::rename(partial, attempt_dir.join(SAVED_FILE))
+    }
+
+    /// The same where a failure changes nothing but what a later server can know.
+    pub(crate) fn keep(&self, attempt_dir: &Path) {
+        if let Err(error) = self.write(attempt_dir) {
+            warn!(%error, "how far an attempt came could not be saved for a later server");
+        }
     }
 
     /// Reads it; `None` when it was never written, or not by this version.
@@ -51,10 +61,18 @@ impl Saved {
 
 /// The agent of an earlier server, if its sandbox was found: still running, or ended and not yet
 /// released.
-pub(crate) fn claim(parts: &Parts, assignment: &Assignment) -> Option<Box<dyn RunningSandbox>> {
+pub(crate) async fn claim(
+    parts: &Parts,
+    assignment: &Assignment,
+) -> Option<Box<dyn RunningSandbox>> {
     match parts.take_found(&assignment.attempt.to_string())? {
-        // It never started anything: dropping it destroys it.
-        Reattached::Parked(_) => None,
+        // It never started anything. Its name is free when it is gone.
+        Reattached::Parked(parked) => {
+            if let Err(error) = parked.discard().await {
+                warn!(%error, "a sandbox of an earlier server could not be removed");
+            }
+            None
+        }
         Reattached::Running(running) => Some(running),
     }
 }

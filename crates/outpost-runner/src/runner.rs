@@ -128,7 +128,8 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
     /// An error for the client: the agent is unknown or unavailable, the repository is not allowed.
     fn admit(&self, request: &DispatchRequest) -> Result<AgentDefaults, ApiError>;
 
-    /// Carries out one attempt and reports. Ends after [`Report::Ended`] was sent, or when nobody
+    /// Carries out one attempt and reports. Ends after [`Report::Ended`] was taken in, which dropping the
+    /// receiver says, or when nobody
     /// listens any more; either way nothing of the attempt is left running.
     async fn run(
         &self,

@@ -10,7 +10,7 @@ use outpost_types::limits::OUTPUT_TAIL_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::local::Parts;
-use crate::provision::limits_of;
+use crate::provision::{create, limits_of};
 
 /// A command to run.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(crate) async fn run_aside(parts: &Parts, side: SideRun) -> Result<SideEnd, S
     if !side.env.is_empty() {
         payload.env = side.env;
     }
-    let mut running = parts.sandbox.create(spec).await?.start(payload).await?;
+    let mut running = create(parts, spec).await?.start(payload).await?;
     let (mut stdout, mut stderr) = (Tail::default(), Tail::default());
     let pipes = (running.take_stdout(), running.take_stderr());
     let reading = async { tokio::join!(stdout.read(pipes.0), stderr.read(pipes.1)) };

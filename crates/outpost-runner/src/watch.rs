@@ -42,12 +42,14 @@ pub(crate) enum Watched {
     Left,
 }
 
-/// Follows the agent to its end, or to ours.
+/// Follows the agent to its end, or to ours. `keep` hears of the end before the sandbox is let go of:
+/// from then on nobody else could tell a later server.
 pub(crate) async fn watch(
     mut running: Box<dyn RunningSandbox>,
     session: Option<(GatewaySession, mpsc::Receiver<GatewayEvent>)>,
     mut output: Output<'_>,
     commands: &mut mpsc::Receiver<Command>,
+    keep: impl FnOnce(&Ended),
 ) -> Watched {
     let started = output.started;
     let reports = output.reports.clone();
@@ -67,10 +69,13 @@ pub(crate) async fn watch(
         Ok(Some(exit)) => Ok(exit),
         Err(error) => Err(error),
     };
+    let exit = exit.inspect_err(|error| warn!(%error, "the end of an agent cannot be known")).ok();
+    let agent_millis = millis_since(started);
+    let ended = Ended { exit, first_output_millis: output.first_millis, agent_millis };
+    keep(&ended);
     if let Err(error) = running.release().await {
         warn!(%error, "the sandbox of an agent could not be released");
     }
-    let exit = exit.inspect_err(|error| warn!(%error, "the end of an agent cannot be known")).ok();
     if let Some(session) = session {
         session.shutdown().await;
     }
@@ -79,8 +84,7 @@ pub(crate) async fn watch(
     {
         warn!(%error, "denials of a gateway could not be reported");
     }
-    let agent_millis = millis_since(started);
-    Watched::Ended(Ended { exit, first_output_millis: output.first_millis, agent_millis })
+    Watched::Ended(ended)
 }
 
 /// How the agent ended; `None` when nobody commands this any more.

@@ -2,8 +2,9 @@
 
 use outpost_types::limits::{
     AGENT_ID_BYTES_MAX, BRANCH_BYTES_MAX, CANCEL_REASON_BYTES_MAX, CHECK_BYTES_MAX,
-    CHECKS_COUNT_MAX, IDEMPOTENCY_KEY_BYTES_MAX, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX, TAG_BYTES_MAX,
-    TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
+    CHECKS_COUNT_MAX, DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, IDEMPOTENCY_KEY_BYTES_MAX,
+    MODEL_ID_BYTES_MAX, REPO_BYTES_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX,
+    TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
 };
 use outpost_types::{AgentId, ApiError, CancelRequest, DispatchRequest};
 
@@ -36,10 +37,13 @@ pub(crate) fn dispatch(request: &DispatchRequest) -> Result<(), ApiError> {
             text(name, value, bytes_max)?;
         }
     }
-    if let Some(seconds) = request.timeout_seconds {
-        let bounds = TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX;
-        if !bounds.contains(&seconds) {
-            return Err(out_of_bounds("timeoutSeconds", &bounds));
+    let durations = [
+        ("timeoutSeconds", request.timeout_seconds, TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX),
+        ("deadlineSeconds", request.deadline_seconds, DEADLINE_SECONDS_MIN..=DEADLINE_SECONDS_MAX),
+    ];
+    for (name, value, bounds) in durations {
+        if value.is_some_and(|value| !bounds.contains(&value)) {
+            return Err(out_of_bounds(name, &bounds));
         }
     }
     list("tags", &request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?;

@@ -11,7 +11,7 @@ use thiserror::Error;
 pub type Cause = Arc<dyn Error + Send + Sync>;
 
 /// Why the store did not do it. When a write answers with an error of the first group, nothing of
-/// it was written.
+/// it was written. Only after [`StoreError::Io`] a write may turn out to have happened.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -51,8 +51,9 @@ pub enum StoreError {
     /// No space left. Nothing of the batch was written.
     #[error("the disk of the store is full; free space and try again")]
     DiskFull,
-    /// The system refused to read, write or sync.
-    #[error("reading or writing the store failed; check the disk, then restart the server")]
+    /// The system refused to read, write or sync. A write may have happened all the same: it shows
+    /// when the store works again, and an idempotency key makes asking again safe.
+    #[error("reading or writing the store failed; check the disk, the store tries again by itself")]
     Io {
         /// What it said.
         #[source]
@@ -123,7 +124,7 @@ impl StoreError {
         Self::Corrupt { what: what.into() }
     }
 
-    /// After such an error the writer takes nothing more: what the disk holds is not known.
+    /// After such an error the rest of the batch is not tried.
     pub(crate) const fn is_fatal(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Corrupt { .. })
     }

@@ -35,7 +35,7 @@ pub use records::{
     LIVE_ROWS_MAX, ListFilter, PURGE_ROWS_MAX,
 };
 pub use sqlite::{
-    ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, DATABASE_FILE, SCAN_QUEUE_MAX, SqliteOptions,
-    SqliteStore, WRITE_QUEUE_MAX,
+    ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, Checkpoint, DATABASE_FILE, SCAN_QUEUE_MAX,
+    SqliteOptions, SqliteStore, WRITE_QUEUE_MAX,
 };
 pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Store};

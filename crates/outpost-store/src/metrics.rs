@@ -23,7 +23,7 @@ pub struct StoreMetrics {
     pub checkpoints: u64,
     /// Size of the write-ahead log in use, bytes, when last looked at.
     pub wal_bytes: u64,
-    /// The writer met an error after which it takes nothing more; the server must be restarted.
+    /// The writer met an error and refuses writes; after a passing one it goes on by itself.
     pub failed: bool,
 }
 

@@ -17,6 +17,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use outpost_core::Dispatch;
@@ -33,7 +34,9 @@ use crate::{
     KeyTouch, LIVE_ROWS_MAX, ListFilter, Store, StoreError, StoreMetrics,
 };
 use apply::{Answer, Command};
+pub use checkpoint::Checkpoint;
 use checkpoint::Checkpointer;
+use connect::Place;
 pub use files::DATABASE_FILE;
 use files::DirectoryLock;
 use readers::Readers;
@@ -50,12 +53,22 @@ pub struct SqliteOptions {
     pub install_id: u128,
     /// Largest size of the file, bytes; beyond it writes answer [`StoreError::DiskFull`].
     pub database_bytes_max: Option<u64>,
+    /// Name of the SQLite file layer (VFS) to use; it must be registered. `None` is the system's.
+    pub vfs: Option<String>,
+    /// How often the checkpointer looks whether there is something to do, milliseconds.
+    pub checkpoint_millis: u64,
 }
 
 impl SqliteOptions {
     /// A store in this directory, as large as the disk.
     pub fn new(directory: impl Into<PathBuf>, install_id: u128) -> Self {
-        Self { directory: directory.into(), install_id, database_bytes_max: None }
+        Self {
+            directory: directory.into(),
+            install_id,
+            database_bytes_max: None,
+            vfs: None,
+            checkpoint_millis: checkpoint::LOOK_MILLIS,
+        }
     }
 }
 
@@ -64,7 +77,7 @@ impl SqliteOptions {
 #[derive(Debug)]
 pub struct SqliteStore {
     readers: Readers,
-    _checkpointer: Checkpointer,
+    checkpointer: Checkpointer,
     writer: Writer,
     counters: Arc<Counters>,
     install_id: String,
@@ -82,22 +95,25 @@ impl SqliteStore {
         let directory = files::prepare_directory(&options.directory)?;
         let lock = files::lock(&directory)?;
         let path = files::prepare_database(&directory)?;
-        let mut connection = connect::writer(&path, options.database_bytes_max)?;
+        let place = Place { path, vfs: options.vfs.clone(), bytes_max: options.database_bytes_max };
+        let mut connection = connect::writer(&place)?;
         if schema::version(&connection)? > 0 {
-            connect::check_on_open(&connection, &path)?;
+            connect::check_on_open(&connection, &place.path)?;
         }
         schema::migrate(&mut connection, options.install_id)?;
         let install_id = "SELECT value FROM meta WHERE name = 'install_id'";
         let install_id = connection.query_row(install_id, [], |row| row.get(0))?;
         let counters = Arc::new(Counters::default());
-        let readers = Readers::open(&path)?;
+        let unsettled = settle(&connection)?;
+        let readers = Readers::open(&place)?;
+        let look = Duration::from_millis(options.checkpoint_millis);
         Ok(Self {
             readers,
-            _checkpointer: Checkpointer::start(&path, Arc::clone(&counters))?,
-            writer: Writer::start(connection, Arc::clone(&counters))?,
+            checkpointer: Checkpointer::start(&place, look, Arc::clone(&counters))?,
+            path: place.path.clone(),
+            writer: Writer::start(connection, place, unsettled, Arc::clone(&counters))?,
             counters,
             install_id,
-            path,
             _lock: lock,
         })
     }
@@ -122,6 +138,15 @@ impl SqliteStore {
         self.readers.scan(connect::check_fully).await
     }
 
+    /// Moves the log into the file now instead of when the checkpointer thinks best.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when readers hold the log for too long, [`StoreError::DiskFull`],
+    /// [`StoreError::Io`]; the log is as good as before.
+    pub async fn checkpoint(&self, kind: Checkpoint) -> Result<(), StoreError> {
+        self.checkpointer.run(kind).await
+    }
+
     /// Finishes what waits and closes the file; dropping it does the same. Blocks.
     pub fn close(self) {
         drop(self);
@@ -129,6 +154,22 @@ impl SqliteStore {
 
     async fn write(&self, command: Command) -> Result<(), StoreError> {
         self.writer.submit(command).await.map(|_| ())
+    }
+}
+
+/// Starts with an empty log, on which the check of a log relies. A full or failing disk must not
+/// keep a server from reading: then the writer does it before its first write.
+fn settle(connection: &rusqlite::Connection) -> Result<Option<StoreError>, StoreError> {
+    match connect::empty_log(connection) {
+        Ok(()) => Ok(None),
+        Err(error @ (StoreError::DiskFull | StoreError::Io { .. } | StoreError::Busy)) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the log of the store could not be emptied; writes wait until it can"
+            );
+            Ok(Some(error))
+        }
+        Err(error) => Err(error),
     }
 }
 

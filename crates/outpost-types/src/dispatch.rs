@@ -36,6 +36,14 @@ pub struct DispatchRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 30, maximum = 86400)]
     pub timeout_seconds: Option<u64>,
+    /// Who goes first among the dispatches of the same tenant; `normal` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Longest time from accepted to the end of the agent, waiting included, seconds, 30 to 604,800;
+    /// 86,400 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 30, maximum = 604800)]
+    pub deadline_seconds: Option<u64>,
     /// Who asked, in the client's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128)]
@@ -78,6 +86,32 @@ pub enum WorkspaceMode {
     Ephemeral,
     /// Kept per user and repository.
     Persistent,
+}
+
+/// Who goes first among the dispatches of the same tenant.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// After the others.
+    Low,
+    /// As usual.
+    #[default]
+    Normal,
+    /// Before the others.
+    High,
 }
 
 /// What a sandbox may reach beside the model gateway.
@@ -146,6 +180,12 @@ pub struct DispatchView {
     pub workspace_mode: WorkspaceMode,
     /// Longest running time, seconds.
     pub timeout_seconds: u64,
+    /// Who goes first among the dispatches of the same tenant.
+    #[serde(default)]
+    pub priority: Priority,
+    /// When it is over at the latest, but for collecting results.
+    #[schema(value_type = String, format = DateTime)]
+    pub deadline_at: Timestamp,
     /// Who asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,

@@ -24,7 +24,7 @@ pub use api::{Api, ByteStream, EventStream, LogQuery, LogStream};
 pub use artifact::ArtifactView;
 pub use dispatch::{
     CancelRequest, CheckResult, ContextLevel, Created, DispatchRequest, DispatchView, Isolation,
-    NetworkLevel, PhaseTimings, Usage, WorkspaceMode,
+    NetworkLevel, PhaseTimings, Priority, Usage, WorkspaceMode,
 };
 pub use error::{ApiError, ErrorCode, Problem};
 pub use event::{Attention, EventData, EventEnvelope, LogStreamName, ToolPhase};

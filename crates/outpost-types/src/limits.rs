@@ -12,6 +12,12 @@ pub const TIMEOUT_SECONDS_MIN: u64 = 30;
 pub const TIMEOUT_SECONDS_MAX: u64 = 86_400;
 /// See [`TIMEOUT_SECONDS_MIN`].
 pub const TIMEOUT_SECONDS_DEFAULT: u64 = 600;
+/// Shortest, longest and usual time from accepted to terminal, seconds.
+pub const DEADLINE_SECONDS_MIN: u64 = 30;
+/// See [`DEADLINE_SECONDS_MIN`]; 7 days.
+pub const DEADLINE_SECONDS_MAX: u64 = 604_800;
+/// See [`DEADLINE_SECONDS_MIN`]; 24 hours.
+pub const DEADLINE_SECONDS_DEFAULT: u64 = 86_400;
 /// Time between SIGTERM and SIGKILL of an agent, seconds.
 pub const STOP_GRACE_SECONDS: u64 = 10;
 /// Longest repository address, bytes.

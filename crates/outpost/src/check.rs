@@ -87,12 +87,7 @@ fn list(flag: &str, values: &[String], count_max: usize, bytes_max: usize) -> Re
             values.len()
         )));
     }
-    values.iter().try_for_each(|value| {
-        // A check may have several lines.
-        let value =
-            if flag == "--check" { value.replace(['\n', '\t'], " ") } else { value.clone() };
-        text(flag, Some(&value), bytes_max)
-    })
+    values.iter().try_for_each(|value| text(flag, Some(value), bytes_max))
 }
 
 #[cfg(test)]
@@ -121,6 +116,7 @@ mod tests {
             ("--tag", DispatchRequest { tags: vec!["t".into(); 17], ..valid() }),
             ("--tag", DispatchRequest { tags: vec!["t".repeat(65)], ..valid() }),
             ("--check", DispatchRequest { checks: vec!["c".into(); 9], ..valid() }),
+            ("--check", DispatchRequest { checks: vec!["a\nb".into()], ..valid() }),
             ("--network", DispatchRequest { network: Some(NetworkLevel::Trusted), ..valid() }),
         ];
         for (flag, bad) in cases {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use outpost_client::{ApiKey, ClientConfig, HttpApi};
-use outpost_types::Api;
+use outpost_types::{Api, Provider};
 
 use crate::args::{GlobalArgs, ServeArgs};
 use crate::autostart;
@@ -61,6 +61,25 @@ impl Ctx {
         self.connection(info.url, self.key_for_local(&config)?, true).map(Some)
     }
 
+    /// What to do about a complaint that names a key's variable when that variable is set here: the
+    /// running server was started without it.
+    pub(crate) fn key_came_late(&self, complaint: &str) -> Option<String> {
+        if self.global.server.is_some() {
+            return None;
+        }
+        let config = self.config().ok()?;
+        let info = config.dir().running_server()?;
+        let variables = key_variables(&config);
+        let late = late_variable(complaint, &variables, |name| {
+            std::env::var(name).is_ok_and(|value| !value.trim().is_empty())
+        })?;
+        Some(format!(
+            "the running server was started without {late}: `kill {}` ends it (running agents go on), \
+             then try again",
+            info.pid
+        ))
+    }
+
     fn connect_to(&self, url: &str) -> Result<Connection, CliError> {
         let config = self.config();
         let own = config.as_ref().ok().filter(|config| is_own_server(&config.dir(), url));
@@ -109,6 +128,24 @@ pub(crate) fn http_api(url: &str, key: &Secret) -> Result<HttpApi, CliError> {
         .map_err(|error| CliError::chain(&format!("{url} cannot be used as a server"), &error))
 }
 
+/// Every variable in which a key of a model provider may come.
+fn key_variables(config: &Config) -> Vec<String> {
+    Provider::ALL.into_iter().flat_map(|provider| config.key_variables(provider)).collect()
+}
+
+/// The first of `variables` that is set and that the complaint names.
+fn late_variable<'a>(
+    complaint: &str,
+    variables: &'a [String],
+    is_set: impl Fn(&str) -> bool,
+) -> Option<&'a str> {
+    let names = |variable: &&String| {
+        let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+        complaint.split(word).any(|part| part == variable.as_str())
+    };
+    variables.iter().filter(names).map(String::as_str).find(|name| is_set(name))
+}
+
 fn is_own_server(dir: &DataDir, url: &str) -> bool {
     dir.running_server().is_some_and(|info| info.url.trim_end_matches('/') == url)
 }
@@ -126,6 +163,16 @@ fn is_loopback(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_came_late_is_the_one_complained_about() {
+        let variables = ["A_KEY".to_owned(), "XA_KEY".to_owned()];
+        let late = |complaint, set: &str| late_variable(complaint, &variables, |name| name == set);
+        assert_eq!(late("set XA_KEY where it runs", "XA_KEY"), Some("XA_KEY"));
+        assert_eq!(late("set XA_KEY where it runs", "A_KEY"), None);
+        assert_eq!(late("set A_KEY or XA_KEY.", "XA_KEY"), Some("XA_KEY"));
+        assert_eq!(late("not installed", "A_KEY"), None);
+    }
 
     #[test]
     fn loopback_addresses() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use outpost_agents::Registry;
 use outpost_core::Limits;
 use outpost_engine::{Engine, EngineConfig, KeyRefusal, Machine};
 use outpost_gateway::gateway::{Gateway, base_url_variable};
@@ -13,11 +14,12 @@ use outpost_gateway::scripted::{SCRIPTED_KEY, Script, ScriptedHandle, ScriptedPr
 use outpost_runner::{LocalRunner, LocalRunnerConfig, Models};
 use outpost_sandbox::{LauncherOptions, LinuxSandbox, SandboxPolicy};
 use outpost_server::{AuthError, Backend, SigningKey};
-use outpost_store::{ApiKey, SqliteOptions, SqliteStore};
-use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, Scope, TenantId};
+use outpost_store::{SqliteOptions, SqliteStore};
+use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
 use outpost_workspace::{REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig};
 use sha2::{Digest as _, Sha256};
 
+use crate::admin::AdminKey;
 use crate::config::{Config, IsolationMinimum, ModelSource};
 use crate::datadir;
 use crate::secret::Secret;
@@ -55,6 +57,9 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
     std::fs::create_dir_all(&config.agents_dir)?;
     let agents_dir = config.agents_dir.canonicalize()?;
     let store = open_store(config).await?;
+    let key = datadir::admin_key(&config.admin_key_file, config.listen.ip().is_loopback())?;
+    let admin = AdminKey::new(&key, &config.admin_key_file, data_dir)?;
+    admin.retire_replaced(&store).await?;
     let sandbox = Arc::new(open_sandbox(config)?);
     let (models, scripted) = models(config).await?;
     let workspaces = tokio::task::spawn_blocking({
@@ -66,7 +71,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
     std::fs::create_dir_all(&attempts_dir)?;
     let runner = LocalRunner::new(
         LocalRunnerConfig { attempts_dir, agents_dir },
-        config.registry()?,
+        registry(config)?,
         models,
         Arc::clone(&sandbox) as Arc<dyn outpost_sandbox::Sandbox>,
         workspaces,
@@ -75,8 +80,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
     let engine_config = EngineConfig { data_dir: data_dir.clone(), limits: limits(config)? };
     let engine =
         Engine::open(engine_config, Arc::new(store), Arc::new(runner), Arc::new(Machine)).await?;
-    let key = datadir::admin_key(&config.admin_key_file, config.listen.ip().is_loopback())?;
-    let caller = admit_admin(&engine, &key).await?;
+    let caller = admin.admit(&engine).await?;
     Ok(Assembly {
         signing_key: signing_key(&key),
         key,
@@ -108,6 +112,15 @@ impl Assembly {
         }
         Ok(())
     }
+}
+
+/// The agents; with a scripted model nothing is spent, whatever their CLIs reckon.
+fn registry(config: &Config) -> anyhow::Result<Registry> {
+    let registry = config.registry()?;
+    Ok(match config.model {
+        ModelSource::Real => registry,
+        ModelSource::Scripted => registry.rehearsing(),
+    })
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<SqliteStore> {
@@ -191,18 +204,6 @@ fn limits(config: &Config) -> anyhow::Result<Limits> {
         tenant_attempts_max: None,
         agent_attempts_max_default: config.concurrency,
         agent_attempts_max,
-    })
-}
-
-/// Makes the key of the key file known to the engine, once.
-async fn admit_admin(engine: &Engine, key: &Secret) -> anyhow::Result<Arc<Caller>> {
-    if let Ok(caller) = engine.authenticate(key.expose()) {
-        return Ok(caller);
-    }
-    let key = ApiKey::parse(key.expose())?;
-    engine.insert_key(&key, TenantId::local(), Scope::ALL).await?;
-    engine.authenticate(key.expose()).map_err(|refusal| {
-        anyhow::anyhow!("the admin key does not work ({refusal:?}); remove its file")
     })
 }
 

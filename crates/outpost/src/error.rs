@@ -74,15 +74,28 @@ impl CliError {
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.as_deref(),
-            Self::Api(error) => error.hint.as_deref().or(match error.code {
-                ErrorCode::Unauthorized => {
-                    Some("set OUTPOST_API_KEY, or name the file that holds the key with --key-file")
-                }
-                ErrorCode::NotFound => Some("`outpost ls` shows what there is"),
-                ErrorCode::AgentUnavailable => Some("`outpost agents ls` says why"),
-                _ => None,
-            }),
+            // A hint for HTTP clients is none for somebody at a terminal.
+            Self::Api(error) => error.hint.as_deref().filter(|hint| !hint.starts_with("GET ")).or(
+                match error.code {
+                    ErrorCode::Unauthorized => Some(
+                        "set OUTPOST_API_KEY, or name the file that holds the key with --key-file",
+                    ),
+                    ErrorCode::NotFound => Some("`outpost ls` shows what there is"),
+                    ErrorCode::AgentUnavailable => Some("`outpost agents ls` says why"),
+                    _ => None,
+                },
+            ),
             Self::OutputClosed => None,
+        }
+    }
+
+    /// What happened; names the field at fault when the server named one.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Api(ApiError { field: Some(field), message, .. }) if !message.contains(field) => {
+                format!("{field}: {message}")
+            }
+            _ => self.to_string(),
         }
     }
 
@@ -131,7 +144,17 @@ mod tests {
         let no_key = CliError::from(ApiError::new(ErrorCode::Unauthorized, "no key"));
         assert_eq!(no_key.exit(), Exit::Failed);
         assert!(no_key.hint().is_some_and(|hint| hint.contains("OUTPOST_API_KEY")));
+        let mut away = ApiError::new(ErrorCode::AgentUnavailable, "not installed");
+        away.hint = Some("GET /fleet lists the agents that can.".into());
+        assert_eq!(CliError::from(away).hint(), Some("`outpost agents ls` says why"));
         let gone = CliError::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(gone.exit(), Exit::Ok);
+    }
+
+    #[test]
+    fn a_field_at_fault_is_named_once() {
+        let message = |text: &str| CliError::from(ApiError::field("checks[0]", text)).message();
+        assert_eq!(message("Too long."), "checks[0]: Too long.");
+        assert_eq!(message("`checks[0]` is too long."), "`checks[0]` is too long.");
     }
 }

@@ -10,8 +10,8 @@ use outpost_types::{
     AgentAvailability, AgentView, Api, ApiError, ArtifactView, Attention, ByteStream,
     CancelRequest, CheckResult, ContextLevel, Created, DispatchId, DispatchRequest, DispatchStatus,
     DispatchView, ErrorCode, EventData, EventEnvelope, EventStream, Failure, FailureCode,
-    FleetView, Isolation, ListQuery, LogQuery, LogStream, LogStreamName, Page, PhaseTimings, Tier,
-    Timestamp, ToolPhase, Usage, WorkspaceMode,
+    FleetView, Isolation, ListQuery, LogQuery, LogStream, LogStreamName, Page, PhaseTimings,
+    Priority, Tier, Timestamp, ToolPhase, Usage, WorkspaceMode,
 };
 
 /// When the fake dispatches were made.
@@ -38,6 +38,8 @@ pub(crate) fn completed() -> DispatchView {
         context_level: ContextLevel::Standard,
         workspace_mode: WorkspaceMode::Ephemeral,
         timeout_seconds: 600,
+        priority: Priority::Normal,
+        deadline_at: CREATED_AT.plus_millis(86_400_000),
         user_id: None,
         tags: vec!["demo".into()],
         attempt: 1,

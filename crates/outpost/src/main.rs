@@ -8,6 +8,7 @@
 //! here ever asks, so everything works in scripts).
 
 mod activity;
+mod admin;
 mod args;
 mod autostart;
 mod check;

@@ -199,7 +199,7 @@ impl Ui {
 
     /// The error and its hint: a JSON object with `--json`, two lines otherwise.
     pub(crate) fn error(&self, error: &CliError) {
-        let message = sanitize::text(&error.to_string());
+        let message = sanitize::text(&error.message());
         let hint = error.hint().map(sanitize::text);
         if self.verbosity.json {
             let field = match error {

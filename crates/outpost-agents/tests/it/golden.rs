@@ -136,3 +136,30 @@ fn output_that_is_cut_off_has_no_final_event() {
         assert_eq!(parser.finish().finished, None, "{name}");
     }
 }
+
+#[test]
+fn a_rehearsal_reads_the_same_but_no_dollars() {
+    let output = std::fs::read_to_string(dir().join("claude-success.txt")).unwrap();
+    let read = |registry: Registry| {
+        let agent = registry.get(&"claude".parse().unwrap()).unwrap();
+        let mut parser = agent.parser();
+        (events(parser.as_mut(), &output), parser.finish())
+    };
+    let (mut paid_events, mut paid) = read(Registry::new(Vec::new()).unwrap());
+    let costs = |events: &[EventData]| -> Vec<Option<f64>> {
+        let cost = |event: &EventData| match event {
+            EventData::Usage { usage, .. } => Some(usage.cost_usd),
+            _ => None,
+        };
+        events.iter().filter_map(cost).collect()
+    };
+    assert!(costs(&paid_events).iter().all(Option::is_some) && !costs(&paid_events).is_empty());
+    for event in &mut paid_events {
+        if let EventData::Usage { usage, .. } = event {
+            usage.cost_usd = None;
+        }
+    }
+    assert!(paid.usage.as_mut().unwrap().cost_usd.take().is_some());
+    let rehearsed = read(Registry::new(Vec::new()).unwrap().rehearsing());
+    assert_eq!(rehearsed, (paid_events, paid));
+}

@@ -39,6 +39,10 @@ fn results(verdict: AgentVerdict) -> Box<ResultFacts> {
     })
 }
 
+pub(crate) fn provision_failure(attempt: AttemptId, retry: bool) -> Event {
+    Event::ProvisionFailed { attempt, failure: failure(), retry }
+}
+
 fn failure() -> Failure {
     Failure::new(FailureCode::Provisioning, "no")
 }
@@ -61,6 +65,7 @@ fn event(dispatch: DispatchId) -> impl Strategy<Value = Event> {
             exit: ExitFacts { code: Some(0), first_output_millis: None },
         }),
         1 => attempt.clone().prop_map(|attempt| Event::DeadlinePassed { attempt }),
+        1 => Just(Event::Expired),
         1 => Just(Event::CancelRequested { reason: Some("enough".into()) }),
         2 => (attempt.clone(), any::<bool>()).prop_map(|(attempt, ok)| Event::Collected {
             attempt,
@@ -167,7 +172,7 @@ fn the_usual_way() {
     let record = started(&dispatch("claude", "t", 1), 10);
     assert_eq!(record.status(), DispatchStatus::Running);
     let attempt = record.attempt_id().unwrap();
-    let exit = ExitFacts { code: Some(0), first_output_millis: Some(5), agent_millis: 40 };
+    let exit = ExitFacts { code: Some(0), first_output_millis: Some(5) };
     let record = at(&record, &Event::AgentExited { attempt, exit }, 50);
     assert_eq!(record.status(), DispatchStatus::Completing);
     let done = results(AgentVerdict::Completed);
@@ -193,6 +198,22 @@ fn a_timeout_stops_once_and_wins_over_the_agents_account() {
     let ended = at(&exited, &Event::Collected { attempt, results: done }, 600_200);
     assert_eq!(ended.status(), DispatchStatus::Timeout);
     assert_eq!(ended.facts.files_changed, Some(1), "what it had changed is kept");
+}
+
+#[test]
+fn a_deadline_ends_the_wait_and_shortens_the_run() {
+    let mut record = dispatch("claude", "t", 1);
+    record.spec.deadline_seconds = 60;
+    let at_deadline = record.deadline_at().as_millis();
+    let early = step(&record, &Event::Expired, Timestamp::from_millis(at_deadline - 1));
+    assert!(early.is_err());
+    let ended = at(&record, &Event::Expired, at_deadline);
+    assert_eq!(ended.status(), DispatchStatus::Timeout);
+    assert!(ended.failure().unwrap().message.contains("60 seconds"));
+    let running = started(&record, 10_000);
+    let State::Running { deadline, .. } = running.state else { panic!("{running:?}") };
+    assert_eq!(deadline.as_millis(), at_deadline);
+    assert!(step(&running, &Event::Expired, Timestamp::from_millis(at_deadline)).is_err());
 }
 
 #[test]

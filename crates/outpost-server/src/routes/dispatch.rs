@@ -53,7 +53,8 @@ pub(crate) async fn create(
     Query::parse(request.uri().query())?.finish()?;
     let key = bounds::idempotency_key(request.headers())?;
     let (parts, body) = request.into_parts();
-    let shape = FormShape { lists: &["tags", "checks"], numbers: &["timeoutSeconds"] };
+    let shape =
+        FormShape { lists: &["tags", "checks"], numbers: &["timeoutSeconds", "deadlineSeconds"] };
     let wanted: DispatchRequest =
         body::read(&parts.headers, body, shape).await?.ok_or_else(|| {
             ApiError::new(ErrorCode::MalformedBody, "The body is empty.")

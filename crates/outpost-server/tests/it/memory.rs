@@ -139,6 +139,7 @@ impl Memory {
                 seq,
                 at: Timestamp::from_millis(seq),
                 dispatch_id: id,
+                log_offset: None,
                 data,
             });
         });
@@ -199,6 +200,8 @@ fn view(id: DispatchId, request: &DispatchRequest) -> DispatchView {
         context_level: request.context_level.unwrap_or_default(),
         workspace_mode: request.workspace_mode.unwrap_or_default(),
         timeout_seconds: request.timeout_seconds.unwrap_or(600),
+        priority: request.priority.unwrap_or_default(),
+        deadline_at: Timestamp::from_millis(86_400_000),
         user_id: request.user_id.clone(),
         tags: request.tags.clone(),
         attempt: 1,

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{AcceptDispatch, AuditEntry, IdempotencyClaim};
 
-/// Text with everything that breaks careless code.
-pub const NASTY: &str = "line 1\nline 2\r\n\t\"quotes\" 'single' \\ \u{1f680} ü 漢字 \u{202e}rtl \u{0} ; DROP TABLE jobs; -- %s {} e\u{301}";
+/// Text with everything that breaks careless code and that a request may have.
+pub const NASTY: &str = "line 1\nline 2\r\n\t\"quotes\" 'single' \\ \u{1f680} ü 漢字 \u{202e}rtl ; DROP TABLE jobs; -- %s {} e\u{301}";
 
 /// A tenant of this name.
 ///
@@ -59,7 +59,7 @@ pub fn audit(dispatch: &Dispatch, action: &'static str) -> AuditEntry {
         actor: Some(dispatch.created_by),
         action,
         subject: dispatch.id.to_string(),
-        detail: serde_json::json!({ "generation": dispatch.generation, "text": NASTY }),
+        detail: serde_json::json!({ "generation": dispatch.generation, "text": format!("{NASTY}\u{0} NUL") }),
     }
 }
 
@@ -100,7 +100,7 @@ pub fn good_run(id: DispatchId) -> [Event; 4] {
             attempt,
             results: Box::new(ResultFacts {
                 verdict: AgentVerdict::Completed,
-                summary: Some(NASTY.to_owned()),
+                summary: Some(format!("{NASTY}\u{0} NUL")),
                 session_id: Some("session".to_owned()),
                 usage: Some(Usage {
                     input_tokens: u64::MAX,

@@ -4,38 +4,59 @@
 //! It works when nobody writes or when the log has grown, and cuts the log off when it has grown
 //! far (which makes writers wait for a moment).
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
 use crate::StoreError;
 use crate::metrics::Counters;
-use crate::sqlite::connect;
+use crate::sqlite::connect::{self, Place};
 
 /// How often it looks, milliseconds.
-const LOOK_MILLIS: u64 = 200;
+pub(crate) const LOOK_MILLIS: u64 = 200;
 /// It works beside the writer when so much waits, bytes.
 const PASSIVE_BYTES: u64 = 32 * 1024 * 1024;
 /// It stops the writer and empties the log when it is so large, bytes.
 const TRUNCATE_BYTES: u64 = 512 * 1024 * 1024;
 /// How long it may hold the writer up while it waits for readers, milliseconds.
 const TRUNCATE_WAIT_MILLIS: u64 = 1_000;
+/// Wishes that wait; more are turned away.
+const WISHES_MAX: usize = 16;
+
+/// How to move the log into the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// Beside the writer and the readers; what they hold back stays in the log.
+    Beside,
+    /// All of it, and the log is cut off: the writer waits, readers are waited for.
+    Empty,
+}
+
+#[derive(Debug)]
+struct Wish {
+    kind: Checkpoint,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
 
 /// Stops its thread when dropped.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
-    stop: Option<Sender<()>>,
+    wishes: Option<SyncSender<Wish>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Checkpointer {
-    pub(crate) fn start(path: &Path, counters: Arc<Counters>) -> Result<Self, StoreError> {
-        let connection = connect::writer(path, None)?;
+    pub(crate) fn start(
+        place: &Place,
+        look: Duration,
+        counters: Arc<Counters>,
+    ) -> Result<Self, StoreError> {
+        let connection = connect::writer(place)?;
         connection.busy_timeout(Duration::from_millis(TRUNCATE_WAIT_MILLIS))?;
         let page_bytes: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let mut work = Work {
@@ -44,13 +65,18 @@ impl Checkpointer {
             counters,
             seen_commits: 0,
             done: false,
+            failing: false,
         };
-        let (stop, stopped) = channel();
-        let wait = Duration::from_millis(LOOK_MILLIS);
+        let (wishes, asked) = sync_channel::<Wish>(WISHES_MAX);
         let run = move || {
-            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                if let Err(error) = work.look() {
-                    tracing::error!(error = &error as &dyn std::error::Error, "checkpoint failed");
+            loop {
+                match asked.recv_timeout(look) {
+                    Ok(wish) => {
+                        // Nobody may be left to hear it.
+                        let _unheard = wish.reply.send(work.fulfil(wish.kind));
+                    }
+                    Err(RecvTimeoutError::Timeout) => work.look_and_tell(),
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         };
@@ -58,13 +84,24 @@ impl Checkpointer {
             .name("store-checkpoint".to_owned())
             .spawn(run)
             .map_err(StoreError::io)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { wishes: Some(wishes), thread: Some(thread) })
+    }
+
+    /// Moves the log now, and waits for it.
+    pub(crate) async fn run(&self, kind: Checkpoint) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let wishes = self.wishes.as_ref().ok_or(StoreError::Closed)?;
+        wishes.try_send(Wish { kind, reply }).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => StoreError::Closed,
+        })?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
     }
 }
 
 impl Drop for Checkpointer {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.wishes.take());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -79,9 +116,35 @@ struct Work {
     counters: Arc<Counters>,
     seen_commits: u64,
     done: bool,
+    failing: bool,
 }
 
 impl Work {
+    /// A failed checkpoint is tried again with the next look; it is told once.
+    fn look_and_tell(&mut self) {
+        match self.look() {
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::error!(error = &error as &dyn std::error::Error, "checkpoint failed");
+            }
+            outcome => self.failing = outcome.is_err(),
+        }
+    }
+
+    fn fulfil(&mut self, kind: Checkpoint) -> Result<(), StoreError> {
+        let (log_bytes, backlog_bytes) = match kind {
+            Checkpoint::Beside => self.checkpoint("PASSIVE")?,
+            Checkpoint::Empty => {
+                connect::empty_log(&self.connection)?;
+                (0, 0)
+            }
+        };
+        self.done = backlog_bytes == 0;
+        self.counters.wal_bytes.store(log_bytes, Ordering::Relaxed);
+        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn look(&mut self) -> Result<(), StoreError> {
         let commits = self.counters.commits.load(Ordering::Relaxed);
         let idle = commits == self.seen_commits;
@@ -125,14 +188,16 @@ mod tests {
     fn an_idle_log_is_moved_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = crate::sqlite::files::prepare_database(directory.path()).unwrap();
-        let mut writer = connect::writer(&path, None).unwrap();
+        let place = Place { path, vfs: None, bytes_max: None };
+        let mut writer = connect::writer(&place).unwrap();
         schema::migrate(&mut writer, 1).unwrap();
         let mut work = Work {
-            connection: connect::writer(&path, None).unwrap(),
+            connection: connect::writer(&place).unwrap(),
             page_bytes: 4096,
             counters: Arc::default(),
             seen_commits: 0,
             done: false,
+            failing: false,
         };
         let (log, backlog) = work.checkpoint("NOOP").unwrap();
         assert!(log > 0 && backlog == log, "{log} {backlog}");

@@ -1,6 +1,6 @@
 //! Connections and their settings; the check of a file before it is served.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -24,13 +24,31 @@ const STATEMENTS_MAX: usize = 96;
 /// and get [`quick_look`]; the full check is on demand.
 const OPEN_CHECK_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// The only connection that writes rows. Its thread owns it.
-pub(crate) fn writer(path: &Path, bytes_max: Option<u64>) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(path, flags)?;
-    harden(&connection)?;
+/// Which file, and how to reach it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    /// Name of the SQLite file layer; `None` is the system's.
+    pub(crate) vfs: Option<String>,
+    /// Largest size of the file, bytes.
+    pub(crate) bytes_max: Option<u64>,
+}
+
+impl Place {
+    fn connect(&self, access: OpenFlags) -> Result<Connection, StoreError> {
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection = match &self.vfs {
+            None => Connection::open_with_flags(&self.path, flags)?,
+            Some(vfs) => Connection::open_with_flags_and_vfs(&self.path, flags, vfs.as_str())?,
+        };
+        harden(&connection)?;
+        Ok(connection)
+    }
+}
+
+/// A connection that may write: the writer's, which writes all rows, and the checkpointer's.
+pub(crate) fn writer(place: &Place) -> Result<Connection, StoreError> {
+    let connection = place.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // Before anything is changed: it may be somebody else's file.
     schema::version(&connection)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -44,7 +62,7 @@ pub(crate) fn writer(path: &Path, bytes_max: Option<u64>) -> Result<Connection, 
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-    if let Some(bytes_max) = bytes_max {
+    if let Some(bytes_max) = place.bytes_max {
         let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let pages = i64::try_from(bytes_max / u64::from(page.max(1))).unwrap_or(i64::MAX);
         let set = format!("PRAGMA max_page_count = {}", pages.clamp(1, 0xffff_fffe));
@@ -54,15 +72,19 @@ pub(crate) fn writer(path: &Path, bytes_max: Option<u64>) -> Result<Connection, 
 }
 
 /// A connection that cannot write.
-pub(crate) fn reader(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(path, flags)?;
-    harden(&connection)?;
+pub(crate) fn reader(place: &Place) -> Result<Connection, StoreError> {
+    let connection = place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     Ok(connection)
+}
+
+/// Moves all of the log into the file and cuts it off, so that nothing of an earlier failed or torn
+/// transaction stays behind it. Waits for readers.
+pub(crate) fn empty_log(connection: &Connection) -> Result<(), StoreError> {
+    let empty = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let busy: bool = connection.query_row(empty, [], |row| row.get(0))?;
+    if busy { Err(StoreError::Busy) } else { Ok(()) }
 }
 
 fn harden(connection: &Connection) -> Result<(), StoreError> {
@@ -99,7 +121,7 @@ pub(crate) fn check_fully(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// The ends of the tables a start reads anyway.
-fn quick_look(connection: &Connection) -> Result<(), StoreError> {
+pub(crate) fn quick_look(connection: &Connection) -> Result<(), StoreError> {
     for probe in [
         "SELECT count(*) FROM meta",
         "SELECT count(*) FROM (SELECT body FROM jobs ORDER BY rowid DESC LIMIT 100)",

@@ -3,7 +3,6 @@
 //! A point read takes microseconds and runs where it is called; a scan runs on a blocking thread,
 //! as many at once as there are scan connections, the rest wait.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -11,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use crate::StoreError;
-use crate::sqlite::connect;
+use crate::sqlite::connect::{self, Place};
 
 /// Connections for point reads.
 const POINT_CONNECTIONS: usize = 4;
@@ -44,9 +43,9 @@ impl Drop for Ticket<'_> {
 }
 
 impl Readers {
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(place: &Place) -> Result<Self, StoreError> {
         let open = |count: usize| -> Result<Vec<Connection>, StoreError> {
-            (0..count).map(|_| connect::reader(path)).collect()
+            (0..count).map(|_| connect::reader(place)).collect()
         };
         let points = open(POINT_CONNECTIONS)?;
         Ok(Self {

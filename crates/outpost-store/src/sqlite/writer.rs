@@ -4,14 +4,16 @@
 //! them in one transaction, commits (an fsync of the log), and only then answers. So under load
 //! many answers share one fsync, and alone a write pays for exactly one.
 //!
-//! A failed commit acknowledges nothing. After an error that leaves unknown what the disk holds
-//! (I/O, damage) the writer refuses everything until the store is opened anew, because a failed
-//! fsync may have lost pages that a later one would not report.
+//! A failed commit acknowledges nothing. After one the disk failed or refused, the log may hold
+//! pages of it that no later fsync will report as lost. So nothing is appended before the writer has
+//! a new connection, has moved the committed part of the log into the file, and has cut the log off:
+//! it tries that with the next write and once in a while. Damage is final: nothing more is taken.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -20,6 +22,7 @@ use crate::StoreError;
 use crate::audit::Chain;
 use crate::metrics::Counters;
 use crate::sqlite::apply::{Answer, Command, Refusal};
+use crate::sqlite::connect::{self, Place};
 use crate::sqlite::rows;
 
 /// Most writes that wait, commands. More are turned away with [`StoreError::Busy`].
@@ -31,6 +34,9 @@ pub const ACCEPT_QUEUE_MAX: usize = 1_536;
 pub const BATCH_MAX: usize = 512;
 /// A batch takes no more commands once it has this many bytes.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How often a writer that met an error tries to go on when nobody asks, milliseconds.
+const RECOVER_MILLIS: u64 = 1_000;
 
 type Reply = oneshot::Sender<Result<Answer, StoreError>>;
 
@@ -50,11 +56,17 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn start(
         connection: Connection,
+        place: Place,
+        unsettled: Option<StoreError>,
         counters: Arc<Counters>,
     ) -> Result<Self, StoreError> {
         let chain = rows::chain(&connection)?;
         let (queue, waiting) = sync_channel(WRITE_QUEUE_MAX);
-        let machine = Machine { connection, chain, counters: Arc::clone(&counters), failure: None };
+        let mut machine =
+            Machine { connection, place, chain, counters: Arc::clone(&counters), failure: None };
+        if let Some(error) = unsettled {
+            machine.fail(error);
+        }
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || machine.run(&waiting))
@@ -110,6 +122,7 @@ impl Drop for Writer {
 
 struct Machine {
     connection: Connection,
+    place: Place,
     chain: Chain,
     counters: Arc<Counters>,
     failure: Option<StoreError>,
@@ -125,7 +138,7 @@ enum Undo {
 impl Machine {
     fn run(mut self, waiting: &Receiver<Waiting>) {
         let mut batch: Vec<Waiting> = Vec::with_capacity(BATCH_MAX);
-        while let Ok(first) = waiting.recv() {
+        while let Ok(first) = self.next(waiting) {
             let mut bytes = first.command.bytes();
             batch.push(first);
             while batch.len() < BATCH_MAX
@@ -141,10 +154,52 @@ impl Machine {
         }
     }
 
+    /// The next command; meanwhile tries to get over an error.
+    fn next(&mut self, waiting: &Receiver<Waiting>) -> Result<Waiting, RecvTimeoutError> {
+        loop {
+            if self.failure.is_none() {
+                return waiting.recv().map_err(|_| RecvTimeoutError::Disconnected);
+            }
+            match waiting.recv_timeout(Duration::from_millis(RECOVER_MILLIS)) {
+                Err(RecvTimeoutError::Timeout) => drop(self.recover()),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Does nothing unless an earlier batch failed.
+    fn recover(&mut self) -> Result<(), StoreError> {
+        match &self.failure {
+            None => return Ok(()),
+            Some(error @ StoreError::Corrupt { .. }) => return Err(error.clone()),
+            Some(_) => {}
+        }
+        let connection = connect::writer(&self.place)?;
+        connect::empty_log(&connection)?;
+        connect::quick_look(&connection)?;
+        self.chain = rows::chain(&connection)?;
+        self.connection = connection;
+        self.failure = None;
+        self.counters.failed.store(false, Ordering::Relaxed);
+        tracing::info!("the store writes again");
+        Ok(())
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        let full = matches!(error, StoreError::DiskFull);
+        self.counters.failed.store(!full, Ordering::Relaxed);
+        self.failure = Some(error);
+    }
+
     fn serve(&mut self, batch: &mut Vec<Waiting>) {
-        let outcome = match self.failure.clone() {
-            Some(failure) => Err(failure),
-            None => self.commit(batch),
+        let outcome = match self.recover() {
+            Ok(()) => self.commit(batch),
+            Err(error) => {
+                if matches!(error, StoreError::Corrupt { .. }) {
+                    self.fail(error.clone());
+                }
+                Err(error)
+            }
         };
         match outcome {
             Ok(answers) => {
@@ -186,9 +241,8 @@ impl Machine {
                     members = batch.len(),
                     "a batch of the store failed; nothing of it was acknowledged"
                 );
-                if error.is_fatal() {
-                    self.counters.failed.store(true, Ordering::Relaxed);
-                    self.failure = Some(error.clone());
+                if error.is_fatal() || matches!(error, StoreError::DiskFull) {
+                    self.fail(error.clone());
                 }
                 Err(error)
             }
@@ -265,7 +319,8 @@ mod tests {
     fn machine() -> Machine {
         let mut connection = Connection::open_in_memory().unwrap();
         schema::migrate(&mut connection, 1).unwrap();
-        Machine { chain: Chain::START, connection, counters: Arc::default(), failure: None }
+        let place = Place { path: "none".into(), vfs: None, bytes_max: None };
+        Machine { chain: Chain::START, connection, place, counters: Arc::default(), failure: None }
     }
 
     fn waiting(command: Command) -> Waiting {

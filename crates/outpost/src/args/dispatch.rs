@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use outpost_types::{ContextLevel, NetworkLevel, Tier, WorkspaceMode};
+use outpost_types::{ContextLevel, NetworkLevel, Priority, Tier, WorkspaceMode};
 
 use super::value;
 
@@ -49,6 +49,14 @@ pub(crate) struct DispatchArgs {
     /// Longest running time: 90s, 10m, 2h [default: 10m]
     #[arg(short, long, value_name = "TIME", value_parser = value::timeout)]
     pub(crate) timeout: Option<u64>,
+
+    /// Longest time until it is over, waiting for a slot included: 2h, 24h [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = value::deadline)]
+    pub(crate) deadline: Option<u64>,
+
+    /// Who goes first among your own dispatches [default: normal]
+    #[arg(long, value_enum, value_name = "PRIORITY")]
+    pub(crate) priority: Option<PriorityArg>,
 
     /// Label to find it by; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
@@ -108,6 +116,27 @@ impl From<TierArg> for Tier {
             TierArg::Fast => Self::Fast,
             TierArg::Balanced => Self::Balanced,
             TierArg::Flagship => Self::Flagship,
+        }
+    }
+}
+
+/// [`Priority`] as a flag value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PriorityArg {
+    /// After the others
+    Low,
+    /// As usual
+    Normal,
+    /// Before the others
+    High,
+}
+
+impl From<PriorityArg> for Priority {
+    fn from(arg: PriorityArg) -> Self {
+        match arg {
+            PriorityArg::Low => Self::Low,
+            PriorityArg::Normal => Self::Normal,
+            PriorityArg::High => Self::High,
         }
     }
 }

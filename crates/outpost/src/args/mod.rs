@@ -3,6 +3,7 @@
 //! Keys are never arguments, since every user of the machine can read those: a key comes from
 //! `OUTPOST_API_KEY` or from a file.
 
+mod bench;
 mod dispatch;
 mod operate;
 mod read;
@@ -14,6 +15,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::ui::ColorChoice;
 
+pub(crate) use bench::{
+    AcceptBench, BenchArgs, BenchCommand, BenchData, BenchPlace, ListBench, RestartBench, StatusBench,
+};
 pub(crate) use dispatch::DispatchArgs;
 pub(crate) use operate::{
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
@@ -123,6 +127,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// See it work: an agent fixes a failing test in a sample repository
     Demo(DemoArgs),
+    /// Measure this machine: goal, measured, floor
+    Bench(Box<BenchArgs>),
     /// Run the server
     Serve(Box<ServeArgs>),
     /// Run only the scripted model provider

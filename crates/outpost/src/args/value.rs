@@ -1,6 +1,9 @@
 //! Readers of single flag values. Each error says what is expected; clap puts the flag's name before it.
 
-use outpost_types::limits::{LIST_LIMIT_MAX, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN};
+use outpost_types::limits::{
+    DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, LIST_LIMIT_MAX, TIMEOUT_SECONDS_MAX,
+    TIMEOUT_SECONDS_MIN,
+};
 
 /// Longest text of a duration, bytes.
 const DURATION_BYTES_MAX: usize = 16;
@@ -51,6 +54,16 @@ pub(crate) fn timeout(text: &str) -> Result<u64, String> {
         Ok(value)
     } else {
         Err(format!("expected {TIMEOUT_SECONDS_MIN}s to {TIMEOUT_SECONDS_MAX}s (24h)"))
+    }
+}
+
+/// A deadline within the bounds of the API.
+pub(crate) fn deadline(text: &str) -> Result<u64, String> {
+    let value = seconds(text)?;
+    if (DEADLINE_SECONDS_MIN..=DEADLINE_SECONDS_MAX).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("expected {DEADLINE_SECONDS_MIN}s to {DEADLINE_SECONDS_MAX}s (168h)"))
     }
 }
 

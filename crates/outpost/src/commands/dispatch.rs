@@ -22,6 +22,13 @@ const PARENTS_MAX: usize = 64;
 
 /// Makes a dispatch; with `--wait` stays with it.
 pub(crate) async fn run(ctx: &Ctx, args: DispatchArgs) -> Result<Exit, CliError> {
+    make(ctx, args).await.map_err(|error| match ctx.key_came_late(&error.message()) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    })
+}
+
+async fn make(ctx: &Ctx, args: DispatchArgs) -> Result<Exit, CliError> {
     let (agent, task) = words(&args)?;
     let mut request = request(&args, agent, task)?;
     // The limits are checked before a server is started; the agent may not be known yet.
@@ -38,13 +45,7 @@ pub(crate) async fn run(ctx: &Ctx, args: DispatchArgs) -> Result<Exit, CliError>
         request.repo = repo(request.repo, connection.local)?;
         check::request(&request, args.idempotency_key.as_deref())?;
     }
-    let end = send(&ctx.ui, &*connection.api, request, &args).await;
-    if let Err(CliError::Api(error)) = &end
-        && error.field.is_some()
-    {
-        tracing::debug!(url = connection.url, "the server refused a field");
-    }
-    end
+    send(&ctx.ui, &*connection.api, request, &args).await
 }
 
 async fn send(
@@ -204,6 +205,8 @@ fn request(
         context_level: args.context_level.map(Into::into),
         workspace_mode: args.workspace_mode.map(Into::into),
         timeout_seconds: args.timeout,
+        priority: args.priority.map(Into::into),
+        deadline_seconds: args.deadline,
         user_id: args.user.clone(),
         tags: args.tags.clone(),
         checks: args.checks.clone(),

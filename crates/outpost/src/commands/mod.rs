@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod apply;
+pub(crate) mod bench;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod demo;
@@ -40,6 +41,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         },
         Command::Doctor(_) => doctor::run(ctx).await,
         Command::Demo(args) => Box::pin(demo::run(ctx, &args)).await,
+        Command::Bench(args) => bench::run(ctx, *args),
         Command::Serve(args) => Box::pin(serve::run(ctx, &args)).await,
         Command::Scripted(args) => scripted::run(ui, &args).await,
         Command::Completions(args) => completions::run(ui, args),

@@ -14,7 +14,7 @@ use outpost_types::{
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longest wait for anything, seconds. Far above what is usual: it bounds a hang, it times nothing.
-pub(crate) const PATIENCE_SECONDS: u64 = 240;
+pub(crate) const PATIENCE_SECONDS: u64 = 50;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/script.toml");
 
 /// A server of this test. It ends with its value.
@@ -202,6 +202,7 @@ pub(crate) fn agents_dir() -> PathBuf {
     )
 }
 
+#[expect(clippy::print_stderr, reason = "a skip is said loudly")]
 /// Whether the CLI of an agent is installed. Where it is not, the test is skipped and says so; in CI
 /// that is a failure.
 pub(crate) fn has_cli(agent: &str) -> bool {

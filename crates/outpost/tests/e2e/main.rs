@@ -5,6 +5,7 @@
 mod agents;
 mod failures;
 mod harness;
+mod hostile;
 mod input;
 mod lifecycle;
 mod restart;

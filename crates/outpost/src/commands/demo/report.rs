@@ -142,11 +142,8 @@ pub(super) fn text(surface: Surface, result: &DemoResult, notice: &str, next: &s
     output.push('\n');
     output.push_str(&heading("The result"));
     output.push_str(&card(surface, &result.dispatch, now()));
-    let costs = result.dispatch.usage.as_ref().is_some_and(|usage| usage.cost_usd.is_some());
-    if result.scripted_model && costs {
-        output.push_str(
-            "\nTokens and dollars are what the CLI made of the script; nothing was spent.\n",
-        );
+    if result.scripted_model && result.dispatch.usage.is_some() {
+        output.push_str("\nThe tokens are what the CLI made of the script; nothing was spent.\n");
     }
     let spent = &result.demo_millis;
     output.push_str(&format!(

@@ -1,0 +1,134 @@
+//! Flags of `outpost bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::value;
+
+/// Most connections of a load.
+const CLIENTS_MAX: i64 = 4_096;
+/// Most records of a data set.
+const RECORDS_MAX: u64 = 100_000_000;
+
+/// Flags of `outpost bench`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  outpost bench accept --kill 3        durable accepts; nothing may be lost when the server is killed
+  outpost bench list --data ./month    make a data set once, measure on it again and again
+
+Each bench starts a server of its own on a directory of its own, loads it over HTTP on loopback from
+this process, and measures the machine's floor beside it: fdatasync, and the start of a process.
+Use a release build and an idle machine; figures of a busy one are marked.")]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
+/// Benches.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Durable accepts a second, their latency at half load and their processor time
+    Accept(AcceptBench),
+    /// Polls of a status a second with many records, and the health address
+    Status(StatusBench),
+    /// Pages of a list with many records, for every filter
+    List(ListBench),
+    /// A killed server's successor: until it takes requests, until it has its agents back
+    Restart(RestartBench),
+}
+
+/// Where a bench keeps its files.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchPlace {
+    /// Directory below which temporary ones are made [default: beside the data directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) temporary: Option<PathBuf>,
+}
+
+/// Where a bench has its records.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchData {
+    /// Where the bench keeps its files.
+    #[command(flatten)]
+    pub(crate) place: BenchPlace,
+    /// Keep the data set in this directory and use it again
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Records of the data set
+    #[arg(long, default_value_t = 1_000_000, value_name = "COUNT",
+        value_parser = clap::value_parser!(u64).range(1_000..=RECORDS_MAX))]
+    pub(crate) records: u64,
+}
+
+/// Flags of `outpost bench accept`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AcceptBench {
+    /// Where the bench keeps its files.
+    #[command(flatten)]
+    pub(crate) place: BenchPlace,
+    /// Clients at once
+    #[arg(long, default_value_t = 256, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub(crate) clients: u32,
+    /// Time of each round; there are three
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = value::seconds)]
+    pub(crate) time: u64,
+    /// Size of the task text, bytes
+    #[arg(long, default_value_t = 1_024, value_name = "BYTES",
+        value_parser = clap::value_parser!(u32).range(1..=51_200))]
+    pub(crate) task_bytes: u32,
+    /// Kill the server under load this many times instead, and count what was lost
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) kill: Option<u32>,
+}
+
+/// Flags of `outpost bench status`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StatusBench {
+    /// Its records.
+    #[command(flatten)]
+    pub(crate) data: BenchData,
+    /// Clients at once
+    #[arg(long, default_value_t = 64, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub(crate) clients: u32,
+    /// Time of each round; there are three
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = value::seconds)]
+    pub(crate) time: u64,
+}
+
+/// Flags of `outpost bench list`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListBench {
+    /// Its records.
+    #[command(flatten)]
+    pub(crate) data: BenchData,
+    /// Clients at once
+    #[arg(long, default_value_t = 1, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
+    pub(crate) clients: u32,
+    /// Pages of each filter, by each client
+    #[arg(long, default_value_t = 500, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) pages: u32,
+}
+
+/// Flags of `outpost bench restart`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RestartBench {
+    /// Its records.
+    #[command(flatten)]
+    pub(crate) data: BenchData,
+    /// Agents that run, each in its sandbox
+    #[arg(long, default_value_t = 100, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) live: u32,
+    /// Restarts
+    #[arg(long, default_value_t = 5, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) times: u32,
+}

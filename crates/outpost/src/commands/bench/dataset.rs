@@ -1,0 +1,252 @@
+//! The data set: many finished dispatches, as a server that has been in use for a month has them.
+//!
+//! They are written straight through the store, each with its attempt, tags and audit entry, already
+//! in their final state (one write instead of the six a real life takes; the rows are the same). Kept
+//! files are not made. Everything about record `n` follows from `n`, so a data set is the same
+//! each time.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use outpost_core::{AgentDefaults, Dispatch, DispatchSpec, State};
+use outpost_store::{AcceptDispatch, AuditEntry, Dispatches as _, SqliteOptions, SqliteStore};
+use outpost_types::{
+    DispatchId, DispatchRequest, DispatchStatus, Failure, FailureCode, KeyId, TenantId, Tier,
+    Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use super::client::runtime;
+use crate::error::CliError;
+use crate::ui::Ui;
+
+/// Says what the data set is; written when it is whole.
+const MARKER_FILE: &str = "dataset.json";
+/// Writes under way at once.
+const WRITERS_COUNT: u64 = 512;
+/// Time the records are spread over, milliseconds: 30 days.
+const SPAN_MILLIS: u64 = 30 * 24 * 3_600 * 1_000;
+/// Pause between two notes on the progress, seconds.
+const NOTE_SECONDS: u64 = 10;
+/// Every so many records, one has the tag that is rare.
+const RARE_EVERY: u64 = 10_000;
+
+const AGENTS: [&str; 5] = ["claude", "codex", "gemini", "aider", "grok"];
+const USERS_COUNT: u64 = 200;
+const REPOS_COUNT: u64 = 100;
+const TAGS_COUNT: u64 = 50;
+const OTHER_TENANTS_COUNT: u64 = 20;
+
+/// A data set in a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DataSet {
+    /// How many records.
+    pub(crate) records: u64,
+    /// Time of the first, milliseconds since the epoch.
+    pub(crate) first_millis: u64,
+}
+
+impl DataSet {
+    /// The data set in `dir`; made when the directory holds none.
+    pub(crate) fn in_dir(ui: &Ui, dir: &Path, records: u64) -> Result<Self, CliError> {
+        let marker = dir.join(MARKER_FILE);
+        if let Ok(text) = std::fs::read_to_string(&marker) {
+            let found: Self = serde_json::from_str(&text)
+                .map_err(|error| CliError::chain("the data set cannot be read", &error))?;
+            if found.records == records {
+                return Ok(found);
+            }
+            return Err(CliError::usage(format!(
+                "{} holds a data set of {} records",
+                dir.display(),
+                found.records
+            ))
+            .with_hint(format!("say --records {}, or name another directory", found.records)));
+        }
+        crate::datadir::DataDir::new(dir.into()).create()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let set = Self { records, first_millis: now.saturating_sub(SPAN_MILLIS) };
+        set.fill(ui, dir)?;
+        let text = serde_json::to_string(&set)
+            .map_err(|error| CliError::chain("the data set cannot be described", &error))?;
+        std::fs::write(&marker, text)?;
+        Ok(set)
+    }
+
+    fn fill(self, ui: &Ui, dir: &Path) -> Result<(), CliError> {
+        ui.note(&format!("making a data set of {} records", self.records));
+        let failed = |error| CliError::chain("the data set cannot be written", &error);
+        let store = SqliteStore::open(&SqliteOptions::new(dir, 0)).map_err(failed)?;
+        let begin = Instant::now();
+        runtime()?.block_on(async {
+            let store = std::sync::Arc::new(store);
+            let mut tasks = tokio::task::JoinSet::new();
+            for first in 0..WRITERS_COUNT.min(self.records) {
+                let store = std::sync::Arc::clone(&store);
+                tasks.spawn(async move {
+                    for index in (first..self.records).step_by(WRITERS_COUNT as usize) {
+                        store.accept(self.record(index)).await?;
+                    }
+                    Ok(())
+                });
+            }
+            let mut notes = tokio::time::interval(Duration::from_secs(NOTE_SECONDS));
+            loop {
+                tokio::select! {
+                    ended = tasks.join_next() => match ended {
+                        Some(Ok(result)) => result.map_err(failed)?,
+                        Some(Err(error)) => return Err(CliError::chain("a writer failed", &error)),
+                        None => return Ok(()),
+                    },
+                    _ = notes.tick() => {
+                        let made = outpost_store::Store::metrics(&*store).commands;
+                        ui.note(&format!("  {made} of {}", self.records));
+                    }
+                }
+            }
+        })?;
+        ui.note(&format!("made in {:.0} s", begin.elapsed().as_secs_f64()));
+        Ok(())
+    }
+
+    /// Id of a record.
+    pub(crate) fn id(self, index: u64) -> DispatchId {
+        let offset = u128::from(SPAN_MILLIS) * u128::from(index) / u128::from(self.records.max(1));
+        let millis = self.first_millis + u64::try_from(offset).unwrap_or(SPAN_MILLIS);
+        // The serial number first: records of one millisecond keep their order.
+        let random = (u128::from(index) << 40) | u128::from(mix(index) >> 24);
+        DispatchId::from_parts(millis, random)
+    }
+
+    /// Whether a record is the admin's, and so can be asked for.
+    pub(crate) fn is_local(index: u64) -> bool {
+        mix(index ^ 1) % 5 > 0
+    }
+
+    fn record(self, index: u64) -> AcceptDispatch {
+        let (id, dice) = (self.id(index), mix(index));
+        let created_at = Timestamp::from_millis(id.millis());
+        let tenant = if Self::is_local(index) {
+            TenantId::local()
+        } else {
+            let name = format!("tenant-{}", dice % OTHER_TENANTS_COUNT);
+            name.parse().unwrap_or_else(|_| TenantId::local())
+        };
+        let key = KeyId::from_parts(self.first_millis, 1);
+        let fresh = Dispatch::accept(id, tenant, key, spec(index, dice), created_at).next;
+        let dispatch = finished(fresh, dice);
+        let audit = AuditEntry {
+            at: created_at,
+            tenant: dispatch.tenant.clone(),
+            actor: Some(key),
+            action: "dispatch.accepted",
+            subject: id.to_string(),
+            detail: serde_json::json!({ "agent": dispatch.spec.agent }),
+        };
+        AcceptDispatch { dispatch, idempotency: None, audit }
+    }
+}
+
+/// Names that filters use: the skew makes low numbers common.
+pub(crate) fn skewed(dice: u64, count: u64) -> u64 {
+    let share = (dice % 10_007) as f64 / 10_007.0;
+    (share * share * count as f64) as u64
+}
+
+fn spec(index: u64, dice: u64) -> DispatchSpec {
+    let agent = AGENTS[skewed(dice >> 7, AGENTS.len() as u64) as usize];
+    let mut tags = vec![format!("tag-{}", skewed(dice >> 11, TAGS_COUNT))];
+    if dice & 4 == 0 {
+        tags.push("nightly".to_owned());
+    }
+    if index % RARE_EVERY == 0 {
+        tags.push("rare".to_owned());
+    }
+    let request = DispatchRequest {
+        agent: agent.to_owned(),
+        task: format!(
+            "Fix the failing test number {index}: it compares a rounded sum with an exact one, and \
+             since the last change of the currency table the two differ by a cent. Keep the public \
+             interface as it is and explain the change in the message of the commit."
+        ),
+        repo: Some(format!("acme/service-{}", skewed(dice >> 17, REPOS_COUNT))),
+        branch: Some("main".to_owned()),
+        user_id: Some(format!("user-{}", skewed(dice >> 23, USERS_COUNT))),
+        tags,
+        ..DispatchRequest::default()
+    };
+    let defaults = AgentDefaults {
+        agent: agent.parse().expect("a name of the list above is one"),
+        model_id: format!("{agent}-large"),
+        tier: Tier::Balanced,
+    };
+    DispatchSpec::from_request(request, &defaults).expect("the request above is within all bounds")
+}
+
+/// The same dispatch after one attempt: 82 % completed, 10 failed, 3 timed out, 5 cancelled.
+fn finished(mut dispatch: Dispatch, dice: u64) -> Dispatch {
+    let failure = |code, text: &str| Failure::new(code, text);
+    dispatch.state = match dice % 100 {
+        0..82 => State::Completed,
+        82..92 => State::Failed {
+            failure: failure(FailureCode::AgentExit, "The agent ended with exit code 1."),
+        },
+        92..95 => {
+            State::Timeout { failure: failure(FailureCode::Timeout, "The agent ran out of time.") }
+        }
+        _ => State::Cancelled { failure: failure(FailureCode::Cancelled, "It was cancelled.") },
+    };
+    dispatch.attempt = 1;
+    dispatch.generation = 6;
+    let started = dispatch.created_at.plus_millis(40);
+    dispatch.started_at = Some(started);
+    dispatch.completed_at = Some(started.plus_millis(20_000 + dice % 400_000));
+    dispatch.facts.exit_code = Some(i32::from(dispatch.status() != DispatchStatus::Completed));
+    dispatch.facts.base_commit = Some(format!("{dice:020x}{dice:020x}"));
+    dispatch.facts.summary = Some("Rounded both sums before they are compared.".to_owned());
+    dispatch.facts.files_changed = Some((dice % 7) as u32);
+    dispatch
+}
+
+/// Numbers that look random and are always the same (the finaliser of SplitMix64).
+pub(crate) const fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::Verbosity;
+
+    #[test]
+    fn a_data_set_is_made_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ui, _out, _err) = Ui::captured(Verbosity::default());
+        let made = DataSet::in_dir(&ui, dir.path(), 700).unwrap();
+        assert_eq!(DataSet::in_dir(&ui, dir.path(), 700).unwrap(), made);
+        assert!(DataSet::in_dir(&ui, dir.path(), 701).is_err());
+        let store = SqliteStore::open(&SqliteOptions::new(dir.path(), 0)).unwrap();
+        runtime().unwrap().block_on(async {
+            for index in 0..700 {
+                let found = store.get(made.id(index)).await.unwrap().unwrap();
+                let local = found.tenant == TenantId::local();
+                assert!(found.status().is_terminal() && local == DataSet::is_local(index));
+            }
+            assert!(store.live().await.unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn ids_are_in_order_however_many_there_are() {
+        for records in [1, 1_000, 10_000_000_000] {
+            let set = DataSet { records, first_millis: 1_000_000 };
+            for index in 0..1_000 {
+                assert!(set.id(index) < set.id(index + 1));
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A real server as a process of its own, on a directory of the bench.
+//!
+//! It is what `outpost serve` starts, with one agent beside the usual ones: `bench`, which waits and
+//! does nothing else, so that dispatches are accepted and wait for a slot.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::datadir::{self, DataDir, ServerInfo};
+use crate::error::CliError;
+use crate::secret::Secret;
+
+/// Name of the agent that waits.
+pub(crate) const AGENT: &str = "bench";
+/// Longest orderly end of a server, seconds; then it is killed.
+const END_SECONDS_MAX: u64 = 30;
+/// Pause between two looks at a server that ends, milliseconds.
+const END_LOOK_MILLIS: u64 = 20;
+/// Ticks of the kernel's account of processor time. Fixed for programs on Linux, whatever the kernel's
+/// own clock: `proc(5)`, `sysconf(_SC_CLK_TCK)`.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Its admin key.
+    pub(crate) key: Secret,
+    /// From its start as a process until it said that it takes requests.
+    pub(crate) start: Duration,
+}
+
+impl Server {
+    /// Starts one on `data` with this many slots. Its log goes to `server.log` beside the records.
+    pub(crate) fn start(data: &Path, slots: u32) -> Result<Self, CliError> {
+        let config = write_config(data, slots)?;
+        let log = File::options().create(true).append(true).open(data.join("server.log"))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        for (name, _) in std::env::vars_os() {
+            // What the operator set for a real server must not change what is measured.
+            let name_text = name.to_string_lossy();
+            if name_text.starts_with("OUTPOST_") && name_text != "OUTPOST_LOG" {
+                command.env_remove(&name);
+            }
+        }
+        command.args(["--json", "--color", "never", "--data-dir"]).arg(data);
+        command.arg("--config").arg(&config).args(["serve", "--listen", "127.0.0.1:0"]);
+        command.args(["--model", "scripted", "--isolation-minimum", "namespaces"]);
+        command.args(["--concurrency", &slots.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let begin = Instant::now();
+        let mut child = command.spawn()?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let start = begin.elapsed();
+        let ready = serde_json::from_str::<ServerInfo>(&line).ok();
+        let address = ready.and_then(|info| info.url.strip_prefix("http://")?.parse().ok());
+        let Some(address) = address else {
+            let _ = child.kill();
+            let _ = child.wait();
+            let log = std::fs::read_to_string(data.join("server.log")).unwrap_or_default();
+            let last = log.lines().last().unwrap_or("it said nothing");
+            return Err(CliError::failed("the server of the bench did not start")
+                .with_hint(format!("its last words: {last}")));
+        };
+        let key = datadir::read_key(&DataDir::new(data.into()).admin_key_file())?;
+        Ok(Self { child, address, key, start })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time it has used, user and system, all threads; to 10 ms.
+    pub(crate) fn cpu(&self) -> Result<Duration, CliError> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name of the program may hold blanks; it ends with the last parenthesis. Then, counted
+        // from there, user and system time are the 12th and 13th word: proc(5).
+        let ticks = text.rsplit_once(')').and_then(|(_, rest)| {
+            let mut words = rest.split_ascii_whitespace().skip(11);
+            Some(words.next()?.parse::<f64>().ok()? + words.next()?.parse::<f64>().ok()?)
+        });
+        let ticks =
+            ticks.ok_or_else(|| CliError::failed("the kernel's account is not understood"))?;
+        Ok(Duration::from_secs_f64(ticks / TICKS_PER_SECOND))
+    }
+
+    /// Resident memory, bytes.
+    pub(crate) fn memory_bytes(&self) -> Result<u64, CliError> {
+        const PAGE_BYTES: u64 = 4_096;
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid()))?;
+        let pages = text.split(' ').nth(1).and_then(|word| word.parse::<u64>().ok());
+        Ok(pages.unwrap_or(0) * PAGE_BYTES)
+    }
+
+    /// Ends it without a word, as a crash would; its launcher and agents go on.
+    pub(crate) fn kill(mut self) -> Result<(), CliError> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
+        let deadline = Instant::now() + Duration::from_secs(END_SECONDS_MAX);
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(END_LOOK_MILLIS));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    /// Ends it in order: its agents are ended, its launcher too.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn write_config(data: &Path, slots: u32) -> Result<PathBuf, CliError> {
+    DataDir::new(data.into()).create()?;
+    let path = data.join("bench.toml");
+    let text = format!(
+        "[[agents]]\nname = \"{AGENT}\"\ncommand = [\"/usr/bin/sleep\", \"86400\"]\n\
+         stdin_prompt = true\nmodel = \"none\"\ntier = \"fast\"\nconcurrency_max = {slots}\n"
+    );
+    std::fs::write(&path, text)?;
+    Ok(path)
+}

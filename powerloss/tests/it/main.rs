@@ -1,0 +1,4 @@
+//! Power cuts at the size of a test run.
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+mod power;

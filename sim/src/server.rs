@@ -1,0 +1,478 @@
+//! The model server: what the engine does around the core, step by step and in the same order. It
+//! decides by the core, makes the decision durable, announces it, and only then executes its effects.
+//!
+//! Everything it knows is lost with it. Absent: logs, events, keys, HTTP; they decide nothing.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use outpost_core::{Dispatch, Effect, Event, Queue, Rejection, State};
+use outpost_types::{AttemptId, DispatchId, Timestamp};
+
+use crate::disk::{self, DiskError};
+use crate::host::Found;
+use crate::plan::Mutant;
+use crate::runner::{Command, Resume, ResumeStage, lost};
+use crate::sched::{Changed, First, Lock, Owner, Pipe, first};
+use crate::world::World;
+
+/// Longest sleep of a timer, milliseconds: the wall clock may jump meanwhile.
+const NAP_MILLIS_MAX: u64 = 60_000;
+/// Pauses between tries to write what must not get lost, milliseconds: first and longest.
+const BACKOFF_MILLIS: (u64, u64) = (50, 5_000);
+
+/// Why an event was not applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ApplyError {
+    Rejected(Rejection),
+    Disk(DiskError),
+}
+
+/// A dispatch that is not terminal, or was not a moment ago.
+#[derive(Debug)]
+pub(crate) struct Live {
+    writing: Lock,
+    record: RefCell<Dispatch>,
+    pub(crate) changed: Changed,
+    open: Cell<bool>,
+    pub(crate) commands: RefCell<Option<Rc<Pipe<Command>>>>,
+}
+
+impl Live {
+    pub(crate) fn new(record: Dispatch) -> Rc<Self> {
+        Rc::new(Self {
+            writing: Lock::default(),
+            record: RefCell::new(record),
+            changed: Changed::default(),
+            open: Cell::new(false),
+            commands: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn snapshot(&self) -> Dispatch {
+        self.record.borrow().clone()
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.open.get()
+    }
+}
+
+/// One process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) world: Rc<World>,
+    pub(crate) incarnation: u32,
+    pub(crate) live: RefCell<BTreeMap<DispatchId, Rc<Live>>>,
+    pub(crate) queue: RefCell<Queue>,
+    pub(crate) fresh: RefCell<BTreeSet<DispatchId>>,
+    pub(crate) found: RefCell<BTreeMap<AttemptId, Found>>,
+    pub(crate) store_closed: Cell<bool>,
+    pub(crate) closing: Cell<bool>,
+    /// Attempts, recorders and requests that run: what an orderly end waits for.
+    pub(crate) busy: Cell<usize>,
+    /// Keys of clients, for the mutant that keeps them here.
+    pub(crate) keys: RefCell<BTreeMap<String, DispatchId>>,
+    placer_wanted: Cell<bool>,
+    pub(crate) placer_changed: Changed,
+    dead: Cell<bool>,
+    up_since: Cell<Option<u64>>,
+}
+
+impl Server {
+    /// Starts a server that recovers and then serves.
+    pub(crate) fn start(world: &Rc<World>, incarnation: u32) {
+        let server = Rc::new(Self {
+            world: Rc::clone(world),
+            incarnation,
+            live: RefCell::default(),
+            queue: RefCell::default(),
+            fresh: RefCell::default(),
+            found: RefCell::default(),
+            store_closed: Cell::new(false),
+            closing: Cell::new(false),
+            busy: Cell::new(0),
+            keys: RefCell::default(),
+            placer_wanted: Cell::new(false),
+            placer_changed: Changed::default(),
+            dead: Cell::new(false),
+            up_since: Cell::new(None),
+        });
+        world.trace(format_args!("server {incarnation} starts"));
+        *world.server.borrow_mut() = Some(Rc::clone(&server));
+        let recovering = Rc::clone(&server);
+        server.spawn(async move {
+            recovering.recover().await;
+            recovering.up_since.set(Some(recovering.world.micros()));
+            recovering.world.trace(format_args!("server {incarnation} serves"));
+            recovering.world.server_changed.notify();
+            crate::placer::run(recovering).await;
+        });
+    }
+
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + 'static) {
+        self.world.sched.spawn(Owner::Server(self.incarnation), work);
+    }
+
+    /// A task that an orderly end waits for.
+    pub(crate) fn spawn_waited(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
+        self.busy.set(self.busy.get() + 1);
+        let server = Rc::clone(self);
+        self.spawn(async move {
+            work.await;
+            server.busy.set(server.busy.get() - 1);
+        });
+    }
+
+    pub(crate) fn dies(&self) {
+        self.dead.set(true);
+    }
+
+    /// The process is gone; only destructors of the simulation still run.
+    pub(crate) const fn is_dead(&self) -> bool {
+        self.dead.get()
+    }
+
+    /// Since when it serves, microseconds.
+    pub(crate) const fn up_since(&self) -> Option<u64> {
+        self.up_since.get()
+    }
+
+    pub(crate) fn live_one(&self, id: DispatchId) -> Option<Rc<Live>> {
+        self.live.borrow().get(&id).cloned()
+    }
+
+    // ---- recovery ----
+
+    async fn recover(self: &Rc<Self>) {
+        let world = &self.world;
+        world.point("recover: begin").await;
+        let boot = world.host.borrow().boot;
+        let rebooted = world.host.borrow().noted_boot.is_some_and(|noted| noted != boot);
+        if world.has(Mutant::BootNotedFirst) {
+            world.host.borrow_mut().noted_boot = Some(boot);
+            world.point("recover: boot noted").await;
+        }
+        let records = world.disk.borrow().live();
+        let held: Vec<_> = records.iter().filter(|record| record.holds_slot()).cloned().collect();
+        self.sweep(&held).await;
+        for record in records {
+            self.insert(record);
+        }
+        world.point("recover: swept").await;
+        if rebooted && !world.has(Mutant::BootNotedFirst) {
+            self.fail_lost(&held).await;
+        }
+        for record in &held {
+            if let (Some(live), Some(attempt)) = (self.live_one(record.id), record.attempt_id())
+                && live.snapshot().holds_slot()
+            {
+                self.take_up(&live, attempt, rebooted).await;
+            }
+        }
+        // Only now is everything that the reboot broke on record.
+        world.host.borrow_mut().noted_boot = Some(boot);
+    }
+
+    fn insert(&self, record: Dispatch) {
+        let live = Live::new(record);
+        let id = live.record.borrow().id;
+        self.live.borrow_mut().insert(id, Rc::clone(&live));
+        self.enqueue(&live);
+    }
+
+    /// The record is durable: it is seen from now on, and may want a slot.
+    pub(crate) fn enqueue(&self, live: &Live) {
+        let record = live.record.borrow();
+        self.queue.borrow_mut().observe(None, &record);
+        live.open.set(true);
+        self.fresh.borrow_mut().insert(record.id);
+    }
+
+    /// Records the attempts of which a reboot left nobody who could say whether their agent ran.
+    async fn fail_lost(self: &Rc<Self>, held: &[Dispatch]) {
+        for record in held.iter().filter(|r| matches!(r.state, State::Provisioning { .. })) {
+            if let (Some(live), Some(attempt)) = (self.live_one(record.id), record.attempt_id()) {
+                let event = Event::ProvisionFailed { attempt, failure: lost(), retry: false };
+                self.apply_surely(&live, event).await;
+            }
+        }
+    }
+
+    async fn take_up(self: &Rc<Self>, live: &Rc<Live>, attempt: AttemptId, rebooted: bool) {
+        let record = live.snapshot();
+        let world = &self.world;
+        world.point("recover: take up").await;
+        let stage = match &record.state {
+            State::Running { .. } => ResumeStage::Started,
+            State::Completing { .. } => ResumeStage::Ended(record.facts.exit_code),
+            _ => ResumeStage::Placed { rebooted },
+        };
+        crate::attempt::start(self, live, attempt, Some(Resume { stage }));
+        match &record.state {
+            State::Running { deadline, stop } => {
+                if !world.has(Mutant::NoRearm) {
+                    self.execute(live, Effect::ArmDeadline { attempt, at: *deadline });
+                }
+                if let Some(why) = stop.clone().filter(|_| !world.has(Mutant::CancelLost)) {
+                    self.execute(live, Effect::StopAgent { attempt, why });
+                }
+            }
+            State::Completing { .. } if !world.has(Mutant::CollectLost) => {
+                self.execute(live, Effect::Collect(attempt));
+            }
+            State::Provisioning { stop: Some(_) } => {
+                self.execute(live, Effect::AbortProvisioning(attempt));
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes what no live attempt owns, and holds the rest for its attempts.
+    async fn sweep(&self, held: &[Dispatch]) {
+        const AGAIN_MILLIS: u64 = 200;
+        let world = &self.world;
+        let live: BTreeSet<_> = held.iter().filter_map(Dispatch::attempt_id).collect();
+        let forgotten = world.host.borrow_mut().pass_time_alone(world.micros());
+        for attempt in forgotten {
+            world.check.borrow_mut().excuse(attempt.dispatch);
+        }
+        while world.fault(world.plan.faults.reattach_fails) {
+            if world.has(Mutant::SweepErrorIgnored) {
+                return;
+            }
+            world.sleep_millis(AGAIN_MILLIS).await;
+        }
+        world.point("recover: reattach").await;
+        let inventory = world.host.borrow_mut().inventory();
+        for found in inventory {
+            let (Found::Parked(handle) | Found::Running(handle)) = found;
+            if live.contains(&handle.attempt) {
+                self.found.borrow_mut().insert(handle.attempt, found);
+            } else if !world.has(Mutant::NoSweep) {
+                world.host.borrow_mut().release(handle);
+                world.point("recover: stray released").await;
+            }
+        }
+        if !world.has(Mutant::NoSweep) {
+            world.host.borrow_mut().dirs.retain(|attempt, _| live.contains(attempt));
+        }
+    }
+
+    // ---- events ----
+
+    /// Applies an event that must not get lost.
+    pub(crate) async fn apply_surely(self: &Rc<Self>, live: &Rc<Live>, event: Event) {
+        let mut backoff_millis = BACKOFF_MILLIS.0;
+        loop {
+            match self.apply(live, &event).await {
+                Ok(_) | Err(ApplyError::Rejected(_)) => return,
+                Err(ApplyError::Disk(DiskError::Closed)) => return,
+                Err(ApplyError::Disk(_)) if self.world.has(Mutant::NoSecondTry) => return,
+                Err(ApplyError::Disk(DiskError::Stale)) => self.reread(live).await,
+                Err(ApplyError::Disk(_)) => {}
+            }
+            self.world.sleep_millis(backoff_millis).await;
+            backoff_millis = (backoff_millis * 2).min(BACKOFF_MILLIS.1);
+        }
+    }
+
+    /// Takes up a record that a write of ours reached without our hearing of it.
+    async fn reread(self: &Rc<Self>, live: &Rc<Live>) {
+        let _held = live.writing.hold().await;
+        let known = live.snapshot();
+        if let Ok(Some(record)) = disk::get(&self.world, self, known.id).await
+            && record.generation > known.generation
+        {
+            self.announce(live, &known, &record);
+        }
+    }
+
+    /// Applies an event: decide, make durable, announce, execute.
+    pub(crate) async fn apply(
+        self: &Rc<Self>,
+        live: &Rc<Live>,
+        event: &Event,
+    ) -> Result<Dispatch, ApplyError> {
+        let world = &self.world;
+        let held = live.writing.hold().await;
+        let before = live.snapshot();
+        let transition =
+            outpost_core::step(&before, event, world.now()).map_err(ApplyError::Rejected)?;
+        world.check.borrow_mut().applied(&before, named(event));
+        let after = transition.next;
+        if world.has(Mutant::EffectsFirst) {
+            for effect in transition.effects.clone() {
+                self.execute(live, effect);
+            }
+        }
+        match disk::update(world, self, &after, before.generation).await {
+            Ok(()) => {}
+            Err(DiskError::Unknown) if !world.has(Mutant::LostAnswerForgetsEffects) => {
+                self.settle(&after).await.map_err(ApplyError::Disk)?;
+            }
+            Err(error) => return Err(ApplyError::Disk(error)),
+        }
+        self.announce(live, &before, &after);
+        drop(held);
+        for effect in transition.effects {
+            world.point("effect").await;
+            if world.has(Mutant::EffectsTwice) {
+                self.execute(live, effect.clone());
+            }
+            if !world.has(Mutant::EffectsFirst) {
+                self.execute(live, effect);
+            }
+        }
+        world.point("effects done").await;
+        Ok(after)
+    }
+
+    /// Finds out whether a write was made of which that is not known. Nobody else writes this record,
+    /// so one of that generation is ours.
+    async fn settle(self: &Rc<Self>, wanted: &Dispatch) -> Result<(), DiskError> {
+        loop {
+            match disk::get(&self.world, self, wanted.id).await {
+                Ok(Some(record)) if record.generation >= wanted.generation => return Ok(()),
+                Ok(_) => return Err(DiskError::Failed),
+                Err(DiskError::Closed) => return Err(DiskError::Closed),
+                Err(_) => self.world.sleep_millis(BACKOFF_MILLIS.0).await,
+            }
+        }
+    }
+
+    fn announce(&self, live: &Rc<Live>, before: &Dispatch, after: &Dispatch) {
+        let leaks = self.world.has(Mutant::SlotLeak)
+            && before.holds_slot()
+            && matches!(after.state, State::Queued { .. });
+        self.queue.borrow_mut().observe(if leaks { None } else { Some(before) }, after);
+        *live.record.borrow_mut() = after.clone();
+        live.changed.notify();
+        if after.status().is_terminal() {
+            self.live.borrow_mut().remove(&after.id);
+        }
+    }
+
+    // ---- effects ----
+
+    /// Executes one effect. Nothing here waits.
+    pub(crate) fn execute(self: &Rc<Self>, live: &Rc<Live>, effect: Effect) {
+        self.world.trace(format_args!("execute {effect:?}"));
+        match effect {
+            Effect::Place => self.wake_placer(),
+            Effect::PlaceAt(at) => {
+                let server = Rc::clone(self);
+                self.spawn(async move {
+                    server.sleep_until(at).await;
+                    server.wake_placer();
+                });
+            }
+            Effect::StartAttempt(attempt) => crate::attempt::start(self, live, attempt, None),
+            Effect::ArmDeadline { attempt, at } => {
+                let (server, live) = (Rc::clone(self), Rc::clone(live));
+                self.spawn(async move { server.deadline(&live, attempt, at).await });
+            }
+            Effect::AbortProvisioning(_) => command(live, Command::Abort),
+            Effect::StopAgent { .. } => command(live, Command::Stop),
+            Effect::Collect(_) => command(live, Command::Collect),
+            Effect::Retire(attempt) => {
+                if let Some(commands) = live.commands.take() {
+                    commands.close();
+                }
+                let server = Rc::clone(self);
+                self.spawn(async move {
+                    server.world.point("remove the directory").await;
+                    server.world.host.borrow_mut().dirs.remove(&attempt);
+                });
+            }
+        }
+    }
+
+    async fn sleep_until(&self, at: Timestamp) {
+        loop {
+            let rest = at.millis_since(self.world.now());
+            if rest == 0 {
+                return;
+            }
+            self.world.sleep_millis(rest.min(NAP_MILLIS_MAX)).await;
+        }
+    }
+
+    /// Reports the deadline of an attempt, unless it stops running before.
+    async fn deadline(self: &Rc<Self>, live: &Rc<Live>, attempt: AttemptId, at: Timestamp) {
+        let runs = |live: &Live| {
+            let record = live.record.borrow();
+            record.attempt_id() == Some(attempt) && matches!(record.state, State::Running { .. })
+        };
+        let is_due = |live: &Live| {
+            runs(live) && matches!(live.record.borrow().state, State::Running { stop: None, .. })
+        };
+        loop {
+            let not_running = live.changed.until(|| (!runs(live)).then_some(()));
+            if let First::Two(()) = first(self.sleep_until(at), not_running).await {
+                return;
+            }
+            self.world.point("deadline").await;
+            self.apply_surely(live, Event::DeadlinePassed { attempt }).await;
+            // The clock may have been set back since the sleep ended.
+            if self.world.has(Mutant::EarlyDeadlineDropped) || !is_due(live) {
+                return;
+            }
+            if self.store_closed.get() {
+                return;
+            }
+        }
+    }
+
+    // ---- placing, leaving ----
+
+    pub(crate) fn wake_placer(&self) {
+        self.placer_wanted.set(true);
+        self.placer_changed.notify();
+    }
+
+    pub(crate) const fn take_wish(&self) -> bool {
+        self.placer_wanted.replace(false)
+    }
+
+    /// Ends this server, but no agent.
+    pub(crate) async fn leave(self: &Rc<Self>) {
+        const LEAVE_MILLIS_MAX: u64 = 20_000;
+        let early = self.world.has(Mutant::LeavesUnannounced);
+        self.closing.set(!early);
+        let all: Vec<_> = self.live.borrow().values().cloned().collect();
+        for live in all {
+            if let Some(commands) = live.commands.take() {
+                commands.close();
+            }
+            if early {
+                self.world.point("leave: let go").await;
+            }
+        }
+        self.closing.set(true);
+        let until = self.world.micros() + LEAVE_MILLIS_MAX * 1000;
+        while self.busy.get() > 0 && self.world.micros() < until {
+            self.world.sleep_millis(10).await;
+        }
+    }
+}
+
+/// The attempt that an event names.
+const fn named(event: &Event) -> Option<AttemptId> {
+    match event {
+        Event::AgentStarted { attempt, .. }
+        | Event::ProvisionFailed { attempt, .. }
+        | Event::AgentExited { attempt, .. }
+        | Event::DeadlinePassed { attempt }
+        | Event::Collected { attempt, .. }
+        | Event::WorkerLost { attempt } => Some(*attempt),
+        Event::Placed | Event::MustWait(_) | Event::Expired | Event::CancelRequested { .. } => None,
+    }
+}
+
+fn command(live: &Live, command: Command) {
+    if let Some(commands) = live.commands.borrow().as_ref() {
+        commands.send(command);
+    }
+}

@@ -1,0 +1,130 @@
+//! What is known of all runs: which were acknowledged, how each ended, what was broken.
+//!
+//! Bounded: [`FINDINGS_MAX`] sentences are kept, further ones are counted; one small entry per run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use outpost_types::{DispatchId, DispatchStatus, FailureCode};
+
+use crate::check::Evidence;
+
+/// Findings that are kept in words.
+const FINDINGS_MAX: usize = 100;
+
+/// Shared by all clients and the storm.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    over: AtomicBool,
+    launcher_kills: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// How a run ended: its state and the generation of its record.
+pub type End = (DispatchStatus, u64);
+
+#[derive(Debug, Default)]
+struct State {
+    open: BTreeSet<DispatchId>,
+    ended: BTreeMap<DispatchId, End>,
+    findings: Vec<String>,
+    counts: Counts,
+}
+
+/// How much was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Broken promises.
+    pub findings: u64,
+    /// Runs that came to their natural end.
+    pub natural: u64,
+    /// Runs that were cancelled.
+    pub cancelled: u64,
+    /// Runs that a killed launcher took with it.
+    pub lost: u64,
+    /// Streams that were followed over restarts.
+    pub followed: u64,
+    /// Events that were compared.
+    pub events: u64,
+}
+
+impl Ledger {
+    /// Clients finish what they have and begin nothing more.
+    pub fn close(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether clients may stop.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// A launcher is about to be killed. Call it before the kill.
+    pub fn launcher_dies(&self) {
+        self.launcher_kills.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Launchers killed so far.
+    pub fn launcher_kills(&self) -> u64 {
+        self.launcher_kills.load(Ordering::SeqCst)
+    }
+
+    /// The server acknowledged this dispatch.
+    pub fn accepted(&self, id: DispatchId) {
+        self.lock().open.insert(id);
+    }
+
+    /// A run is over and was looked at.
+    pub fn judged(&self, seen: &Evidence, broken: Vec<String>) {
+        let mut state = self.lock();
+        let view = &seen.view;
+        state.open.remove(&view.dispatch_id);
+        state.ended.insert(view.dispatch_id, (view.status, view.generation));
+        let code = view.failure.as_ref().map(|failure| failure.code);
+        let counts = &mut state.counts;
+        match view.status {
+            DispatchStatus::Cancelled => counts.cancelled += 1,
+            DispatchStatus::Failed if code != Some(FailureCode::AgentExit) => counts.lost += 1,
+            _ => counts.natural += 1,
+        }
+        counts.followed += u64::from(seen.followed.is_some());
+        counts.followed += u64::from(seen.followed_log.is_some());
+        counts.events += seen.events.len() as u64;
+        state.note(broken);
+    }
+
+    /// Takes down broken promises.
+    pub fn note(&self, broken: Vec<String>) {
+        self.lock().note(broken);
+    }
+
+    /// Acknowledged and not seen to end yet.
+    pub fn open(&self) -> Vec<DispatchId> {
+        self.lock().open.iter().copied().collect()
+    }
+
+    /// All that ended.
+    pub fn ended(&self) -> BTreeMap<DispatchId, End> {
+        self.lock().ended.clone()
+    }
+
+    /// What was broken, and how much was looked at.
+    pub fn verdict(&self) -> (Vec<String>, Counts) {
+        let state = self.lock();
+        (state.findings.clone(), state.counts)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Plain inserts: a panic elsewhere leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note(&mut self, broken: Vec<String>) {
+        self.counts.findings += broken.len() as u64;
+        let room = FINDINGS_MAX.saturating_sub(self.findings.len());
+        self.findings.extend(broken.into_iter().take(room));
+    }
+}

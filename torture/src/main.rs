@@ -1,0 +1,61 @@
+//! `cargo run -p outpost-torture -- --kills 300 --seed 1`: one storm, and what it found.
+#![expect(clippy::print_stdout, reason = "a command line tool whose purpose is to print")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use outpost_torture::storm::{Options, Outcome, storm};
+
+/// Kills servers and launchers under load and checks that nothing is lost, doubled or left behind.
+#[derive(Debug, Parser)]
+#[command(name = "outpost-torture")]
+struct Args {
+    /// Processes to kill
+    #[arg(long, default_value_t = 300)]
+    kills: u64,
+    /// Seed of all choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Clients at work at the same time
+    #[arg(long, default_value_t = 8)]
+    clients: u32,
+    /// The program under torture [default: the `outpost` beside this one]
+    #[arg(long, env = outpost_torture::BINARY_VARIABLE, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let Args { kills, seed, clients, binary } = Args::parse();
+    let binary = match binary {
+        Some(binary) => binary.canonicalize()?,
+        None => outpost_torture::binary()?,
+    };
+    let outcome = storm(&Options { kills, seed, clients, binary }).await?;
+    print(seed, &outcome);
+    Ok(if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(seed: u64, outcome: &Outcome) {
+    let Outcome { counts, .. } = outcome;
+    println!("seed                 {seed}");
+    println!("servers killed       {}", outcome.server_kills);
+    println!("launchers killed     {}", outcome.launcher_kills);
+    println!("runs                 {}", outcome.runs);
+    println!("  to their own end   {}", counts.natural);
+    println!("  cancelled          {}", counts.cancelled);
+    println!("  lost with launcher {}", counts.lost);
+    println!("streams followed     {}", counts.followed);
+    println!("events compared      {}", counts.events);
+    println!("audit rows verified  {}", outcome.trail_rows);
+    let (middle, longest) = outcome.start_millis;
+    println!("start until accepting {middle} ms in the middle, {longest} ms at most");
+    println!("broken promises      {}", counts.findings);
+    for finding in &outcome.findings {
+        println!("  {finding}");
+    }
+    if let Some(dir) = &outcome.dir {
+        println!("everything is kept in {}", dir.display());
+    }
+}
