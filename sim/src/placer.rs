@@ -24,7 +24,7 @@ enum Change {
 }
 
 /// Looks again and again.
-pub(crate) async fn run(server: Rc<Server>) {
+pub(crate) async fn run(server: &Rc<Server>) {
     let nobody_limits = Limits {
         host_attempts_max: u32::MAX,
         tenant_attempts_max: None,
@@ -33,9 +33,9 @@ pub(crate) async fn run(server: Rc<Server>) {
     };
     let own_limits = server.world.plan.limits.clone();
     let limits = if server.world.has(Mutant::NoLimits) { nobody_limits } else { own_limits };
-    while !server.closing.get() {
-        look(&server, &limits).await;
-        let nap = server.world.sleep_millis(nap_millis(&server));
+    loop {
+        look(server, &limits).await;
+        let nap = server.world.sleep_millis(nap_millis(server));
         let wanted = server.placer_changed.until(|| server.take_wish().then_some(()));
         first(wanted, nap).await;
     }

@@ -12,7 +12,7 @@ use crate::rng::Rng;
 const JOBS_MAX: u64 = 6;
 /// Longest time in which faults happen, seconds.
 const CHAOS_SECONDS_MAX: u64 = 240;
-/// Largest jump of the wall clock, seconds.
+/// How far the wall clock gets away from true time at most, seconds.
 pub(crate) const JUMP_SECONDS_MAX: u64 = 900;
 
 /// What is killed.
@@ -282,6 +282,8 @@ mutants! {
     LostStartRetried = "lost-start-retried",
     /// A sandbox that is gone is taken for one that was never started.
     AbsentMeansNeverStarted = "absent-means-never-started",
+    /// An agent that ended before its start was on record is taken for one that never ran.
+    SavedEndIgnored = "saved-end-ignored",
     /// The sandbox with the agent's exit code is released before the exit code is saved.
     ReleasedBeforeSaved = "released-before-saved",
     /// The attempt's directory is removed before its end is on record.

@@ -3,19 +3,19 @@
 
 /// A stream of numbers that its seed decides.
 #[derive(Debug, Clone)]
-pub struct Rng {
+pub(crate) struct Rng {
     state: u64,
 }
 
 impl Rng {
     /// The stream of that seed.
     #[must_use]
-    pub const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
     /// The next number.
-    pub const fn next(&mut self) -> u64 {
+    pub(crate) const fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,20 +24,14 @@ impl Rng {
     }
 
     /// A number in `from..=to`; the slight preference of a modulus does not matter here.
-    pub const fn range(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) const fn range(&mut self, from: u64, to: u64) -> u64 {
         debug_assert!(from <= to);
         from + self.next() % (to - from + 1)
     }
 
     /// True in `parts` of a million cases.
-    pub const fn chance(&mut self, parts_per_million: u64) -> bool {
+    pub(crate) const fn chance(&mut self, parts_per_million: u64) -> bool {
         parts_per_million > 0 && self.next() % 1_000_000 < parts_per_million
-    }
-
-    /// A stream of its own for something else.
-    #[must_use]
-    pub const fn fork(&mut self) -> Self {
-        Self::new(self.next())
     }
 }
 

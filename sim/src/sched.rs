@@ -17,7 +17,7 @@ const POLLS_MAX: u64 = 4_000_000;
 
 /// Whose a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// The world's: clients, agents, chance. Nobody kills it.
     World,
     /// The server's of that incarnation.
@@ -45,7 +45,7 @@ struct Task {
 
 /// Tasks and time.
 #[derive(Default)]
-pub struct Sched {
+pub(crate) struct Sched {
     now_micros: Cell<u64>,
     seq: Cell<u64>,
     timers: RefCell<BTreeMap<(u64, u64), Waker>>,
@@ -64,17 +64,17 @@ impl std::fmt::Debug for Sched {
 
 impl Sched {
     /// Time since the simulation began, microseconds. Never jumps.
-    pub const fn now_micros(&self) -> u64 {
+    pub(crate) const fn now_micros(&self) -> u64 {
         self.now_micros.get()
     }
 
     /// Time since the simulation began, milliseconds.
-    pub const fn now_millis(&self) -> u64 {
+    pub(crate) const fn now_millis(&self) -> u64 {
         self.now_micros.get() / 1000
     }
 
     /// Starts a task.
-    pub fn spawn(&self, owner: Owner, work: impl Future<Output = ()> + 'static) {
+    pub(crate) fn spawn(&self, owner: Owner, work: impl Future<Output = ()> + 'static) {
         let mut tasks = self.tasks.borrow_mut();
         let id = tasks.len();
         let ready = Arc::clone(&self.ready);
@@ -84,23 +84,17 @@ impl Sched {
     }
 
     /// Drops all tasks of that owner before anything else runs.
-    pub fn kill(&self, owner: Owner) {
+    pub(crate) fn kill(&self, owner: Owner) {
         self.condemned.set(Some(owner));
     }
 
     /// Ends the simulation after the current poll.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopped.set(true);
     }
 
-    /// How many tasks of that owner exist.
-    pub fn count(&self, owner: Owner) -> usize {
-        let tasks = self.tasks.borrow();
-        tasks.iter().flatten().filter(|task| task.owner == owner).count()
-    }
-
     /// Runs until stopped, or until nothing can ever happen again. `Err` when something spins.
-    pub fn run(&self) -> Result<(), &'static str> {
+    pub(crate) fn run(&self) -> Result<(), &'static str> {
         while !self.stopped.get() {
             let next = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             match next {
@@ -118,7 +112,7 @@ impl Sched {
     }
 
     /// Drops everything; needed because tasks and what they share hold each other.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         drop(tasks);
         let timers = std::mem::take(&mut *self.timers.borrow_mut());
@@ -195,27 +189,27 @@ impl Drop for Sleep {
 }
 
 /// Waits that long, microseconds of simulated time.
-pub fn sleep_micros(sched: &Rc<Sched>, micros: u64) -> impl Future<Output = ()> + use<> {
+pub(crate) fn sleep_micros(sched: &Rc<Sched>, micros: u64) -> impl Future<Output = ()> + use<> {
     let at = sched.now_micros.get().saturating_add(micros);
     Sleep { sched: Rc::clone(sched), at, key: None }
 }
 
 /// Something that can change; whoever waits is woken, in the order of waiting.
 #[derive(Debug, Default)]
-pub struct Changed {
+pub(crate) struct Changed {
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl Changed {
     /// Wakes everybody who waits.
-    pub fn notify(&self) {
+    pub(crate) fn notify(&self) {
         for waker in self.waiting.take() {
             waker.wake();
         }
     }
 
     /// Waits until `look` sees something.
-    pub async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         poll_fn(|cx| match look() {
             Some(seen) => Poll::Ready(seen),
             None => {
@@ -229,20 +223,20 @@ impl Changed {
 
 /// One at a time, in no promised order.
 #[derive(Debug, Default)]
-pub struct Lock {
+pub(crate) struct Lock {
     held: Cell<bool>,
     changed: Changed,
 }
 
 /// Held until dropped.
 #[derive(Debug)]
-pub struct Held<'a> {
+pub(crate) struct Held<'a> {
     lock: &'a Lock,
 }
 
 impl Lock {
     /// Waits for its turn.
-    pub async fn hold(&self) -> Held<'_> {
+    pub(crate) async fn hold(&self) -> Held<'_> {
         self.changed.until(|| (!self.held.replace(true)).then_some(())).await;
         Held { lock: self }
     }
@@ -257,7 +251,7 @@ impl Drop for Held<'_> {
 
 /// A queue between two tasks.
 #[derive(Debug)]
-pub struct Pipe<T> {
+pub(crate) struct Pipe<T> {
     state: RefCell<(VecDeque<T>, bool)>,
     changed: Changed,
 }
@@ -270,7 +264,7 @@ impl<T> Default for Pipe<T> {
 
 impl<T> Pipe<T> {
     /// Appends, unless it was closed.
-    pub fn send(&self, item: T) {
+    pub(crate) fn send(&self, item: T) {
         let mut state = self.state.borrow_mut();
         if !state.1 {
             state.0.push_back(item);
@@ -280,13 +274,13 @@ impl<T> Pipe<T> {
     }
 
     /// Nothing more comes; what is in it can still be taken.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.state.borrow_mut().1 = true;
         self.changed.notify();
     }
 
     /// The next item; `None` once it is closed and empty.
-    pub async fn receive(&self) -> Option<T> {
+    pub(crate) async fn receive(&self) -> Option<T> {
         self.changed
             .until(|| {
                 let mut state = self.state.borrow_mut();
@@ -302,7 +296,7 @@ impl<T> Pipe<T> {
 
 /// Which of two was first.
 #[derive(Debug)]
-pub enum First<A, B> {
+pub(crate) enum First<A, B> {
     /// The first one, also when both were.
     One(A),
     /// The second one.
@@ -310,7 +304,7 @@ pub enum First<A, B> {
 }
 
 /// Waits for either; the other is dropped.
-pub async fn first<A, B>(
+pub(crate) async fn first<A, B>(
     one: impl Future<Output = A>,
     two: impl Future<Output = B>,
 ) -> First<A, B> {

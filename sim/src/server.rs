@@ -70,6 +70,7 @@ pub(crate) struct Server {
     pub(crate) found: RefCell<BTreeMap<AttemptId, Found>>,
     pub(crate) store_closed: Cell<bool>,
     pub(crate) closing: Cell<bool>,
+    closing_changed: Changed,
     /// Attempts, recorders and requests that run: what an orderly end waits for.
     pub(crate) busy: Cell<usize>,
     /// Keys of clients, for the mutant that keeps them here.
@@ -92,6 +93,7 @@ impl Server {
             found: RefCell::default(),
             store_closed: Cell::new(false),
             closing: Cell::new(false),
+            closing_changed: Changed::default(),
             busy: Cell::new(0),
             keys: RefCell::default(),
             placer_wanted: Cell::new(false),
@@ -107,7 +109,11 @@ impl Server {
             recovering.up_since.set(Some(recovering.world.micros()));
             recovering.world.trace(format_args!("server {incarnation} serves"));
             recovering.world.server_changed.notify();
-            crate::placer::run(recovering).await;
+            let closing = recovering
+                .closing_changed
+                .until(|| recovering.closing.get().then_some(()));
+            // Aborted wherever it is: what it has recorded by then, the next server takes up.
+            first(closing, crate::placer::run(&recovering)).await;
         });
     }
 
@@ -134,9 +140,9 @@ impl Server {
         self.dead.get()
     }
 
-    /// Since when it serves, microseconds.
+    /// Since when it serves, microseconds; `None` while it does not.
     pub(crate) const fn up_since(&self) -> Option<u64> {
-        self.up_since.get()
+        if self.closing.get() { None } else { self.up_since.get() }
     }
 
     pub(crate) fn live_one(&self, id: DispatchId) -> Option<Rc<Live>> {
@@ -451,6 +457,7 @@ impl Server {
             }
         }
         self.closing.set(true);
+        self.closing_changed.notify();
         let until = self.world.micros() + LEAVE_MILLIS_MAX * 1000;
         while self.busy.get() > 0 && self.world.micros() < until {
             self.world.sleep_millis(10).await;

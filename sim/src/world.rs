@@ -22,7 +22,7 @@ const POINT_MICROS_MAX: u64 = 2_000;
 
 /// One simulation.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     pub(crate) sched: Rc<Sched>,
     pub(crate) plan: Plan,
     pub(crate) disk: RefCell<Disk>,
@@ -70,10 +70,11 @@ impl World {
         Timestamp::from_millis(millis.saturating_add_signed(self.offset_millis.get()))
     }
 
-    pub(crate) fn jump_clock(&self, millis: i64) {
-        self.offset_millis.set(self.offset_millis.get() + millis);
+    /// Sets the wall clock to that much beside true time, milliseconds.
+    pub(crate) fn set_clock(&self, millis: i64) {
+        let jump = millis - self.offset_millis.replace(millis);
         self.check.borrow_mut().clock_jumped(self.sched.now_micros());
-        self.trace(format_args!("the clock jumps by {millis} ms"));
+        self.trace(format_args!("the clock jumps by {jump} ms"));
     }
 
     /// True time, microseconds.

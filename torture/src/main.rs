@@ -14,6 +14,9 @@ struct Args {
     /// Processes to kill
     #[arg(long, default_value_t = 300)]
     kills: u64,
+    /// Stop killing after this time, however many it were by then
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
     /// Seed of all choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -27,12 +30,12 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Args { kills, seed, clients, binary } = Args::parse();
+    let Args { kills, seconds, seed, clients, binary } = Args::parse();
     let binary = match binary {
         Some(binary) => binary.canonicalize()?,
         None => outpost_torture::binary()?,
     };
-    let outcome = storm(&Options { kills, seed, clients, binary }).await?;
+    let outcome = storm(&Options { kills, seconds_max: seconds, seed, clients, binary }).await?;
     print(seed, &outcome);
     Ok(if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -37,6 +37,8 @@ const TRAIL_ROWS: u32 = 1_000;
 pub struct Options {
     /// Processes to kill.
     pub kills: u64,
+    /// No kill after this time, seconds; `None` is no bound.
+    pub seconds_max: Option<u64>,
     /// Of all choices of the storm. How they meet the servers' timing is the machine's part.
     pub seed: u64,
     /// Clients at work at the same time; also the most runs at once.
@@ -135,7 +137,10 @@ impl Storm {
         for number in 0..u64::from(options.clients) {
             clients.spawn(self.client.clone().work(number));
         }
-        while self.server_kills + self.launcher_kills < options.kills {
+        let end = options.seconds_max.map(|limit| Instant::now() + Duration::from_secs(limit));
+        while self.server_kills + self.launcher_kills < options.kills
+            && end.is_none_or(|end| Instant::now() < end)
+        {
             tokio::time::sleep(Duration::from_millis(self.rng.below(PAUSE_MILLIS_MAX))).await;
             self.strike().await?;
             self.look_again().await?;

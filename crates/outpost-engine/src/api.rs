@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outpost_core::{Dispatch, DispatchSpec, Event};
+use outpost_core::{Dispatch, DispatchSpec, Event, State};
 use outpost_store::{AcceptDispatch, Accepted, IdempotencyClaim, StoreError};
 use outpost_types::limits::{
     CANCEL_REASON_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_TTL_SECONDS,
@@ -182,15 +182,26 @@ impl EngineApi {
         let spec = DispatchSpec::from_request(request, &defaults)?;
         let id = DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
         let (tenant, key) = (self.caller.tenant.clone(), self.caller.key);
-        let dispatch = Dispatch::accept(id, tenant, key, spec, now).next;
+        let mut dispatch = Dispatch::accept(id, tenant, key, spec, now).next;
+        let pending = status_event(&dispatch);
+        // When all slots are taken it waits from the start: one write and one sync instead of two.
+        let limits = &self.engine.inner.config.limits;
+        let reason = self.engine.lock_queue().reason(&dispatch, limits);
+        if let Some(reason) = reason {
+            dispatch.state = State::Queued { reason, not_before: None };
+        }
         let journal = Journal::fresh(id, &self.engine.kept_dir(id));
         let live = self.engine.insert_live(dispatch.clone(), journal);
         let audit = audit::of_accept(&dispatch, key);
         let accept = AcceptDispatch { dispatch: dispatch.clone(), idempotency, audit };
         let accepted = self.engine.inner.store.accept(accept).await;
         if let Ok(Accepted::New) = accepted {
-            self.engine.write_event(&live, status_event(&dispatch));
+            self.engine.write_event(&live, pending);
+            if reason.is_some() {
+                self.engine.write_event(&live, status_event(&dispatch));
+            }
             self.engine.enqueue(&live);
+            // Also when it waits: the slot may have become free while it was written down.
             self.engine.inner.placer.notify_one();
             return Ok(Created { dispatch: dispatch.view(), replayed: false });
         }

@@ -213,6 +213,8 @@ impl Engine {
 
     /// Ends this server, but no agent: the next server on this data directory takes them up.
     pub async fn leave(&self) {
+        // First: a recorder whose runner left must know that nothing was lost.
+        self.inner.tasks.begin_closing();
         for live in self.live_all() {
             *lock(&live.commands) = None;
         }
@@ -270,10 +272,12 @@ impl Engine {
 
     /// The record of a dispatch is durable: from now on it is seen, and wants a slot.
     pub(crate) fn enqueue(&self, live: &Live) {
-        let record = live.snapshot();
+        let record = live.record.borrow();
         self.lock_queue().observe(None, &record);
         live.open_for_placement();
-        lock(&self.inner.fresh).insert(record.id);
+        if matches!(record.state, State::Pending) {
+            lock(&self.inner.fresh).insert(record.id);
+        }
     }
 
     /// Some that nobody looked at yet.

@@ -1,10 +1,13 @@
 //! Every task of the engine has a name and a policy for the moment of shutdown and for a panic.
 //! There is no anonymous spawn.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +47,12 @@ impl fmt::Display for TaskKind {
     }
 }
 
+/// What a panic said, if it was a text.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text")
+}
+
 /// All tasks of one engine.
 #[derive(Debug, Default)]
 pub struct Tasks {
@@ -56,12 +65,11 @@ impl Tasks {
     pub fn spawn(
         &self,
         kind: TaskKind,
-        subject: impl fmt::Display,
+        subject: impl fmt::Display + Send + 'static,
         work: impl Future<Output = ()> + Send + 'static,
     ) {
-        let subject = subject.to_string();
         let closing = self.closing.clone();
-        let inner = tokio::spawn(async move {
+        let work = async move {
             if kind.is_waited_for() {
                 work.await;
             } else {
@@ -70,10 +78,12 @@ impl Tasks {
                     () = work => {}
                 }
             }
-        });
+        };
         self.tracker.spawn(async move {
-            if let Err(fault) = inner.await {
-                error!(task = %kind, %subject, %fault, "task ended badly");
+            // What a panic left behind is seen by nobody: the work is dropped with it.
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                let fault = panic_text(panic.as_ref());
+                error!(task = %kind, %subject, fault, "task ended badly");
             }
         });
     }
@@ -81,7 +91,7 @@ impl Tasks {
     /// Starts a task of a caller and waits for its answer; `None` when it panicked.
     pub async fn finish<T: Send + 'static>(
         &self,
-        subject: impl fmt::Display,
+        subject: impl fmt::Display + Send + 'static,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
@@ -97,12 +107,40 @@ impl Tasks {
         &self.closing
     }
 
+    /// Tells every task that can be aborted to end, and the others that the engine is closing.
+    pub fn begin_closing(&self) {
+        self.closing.cancel();
+    }
+
     /// Tells every task to end and waits for those that must be waited for, at most `bound`.
     pub async fn close(&self, bound: Duration) {
-        self.closing.cancel();
+        self.begin_closing();
         self.tracker.close();
         if tokio::time::timeout(bound, self.tracker.wait()).await.is_err() {
             warn!(tasks = self.tracker.len(), "gave up waiting for tasks");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_only_its_task() {
+        let tasks = Tasks::default();
+        let lost: Option<u32> = tasks.finish("bad", async { panic!("on purpose") }).await;
+        assert_eq!(lost, None);
+        assert_eq!(tasks.finish("good", async { 7 }).await, Some(7));
+        tasks.close(Duration::from_secs(5)).await;
+        assert!(tasks.tracker.is_empty());
+    }
+
+    #[test]
+    fn what_a_panic_said() {
+        let said: [Box<dyn Any + Send>; 3] =
+            [Box::new("a"), Box::new(String::from("b")), Box::new(3)];
+        let texts: Vec<_> = said.iter().map(|panic| panic_text(panic.as_ref())).collect();
+        assert_eq!(texts, ["a", "b", "no text"]);
     }
 }

@@ -92,6 +92,16 @@ impl Attempt {
             release(running).await;
             return Some(Outcome::Collected(Box::new(results)));
         }
+        if let (Some(saved), ResumeStage::Placed { .. } | ResumeStage::Started) = (&saved, stage)
+            && let Some(ended) = saved.ended.clone()
+        {
+            // It came to its end, and all of its output is taken; only its record lags behind.
+            release(running).await;
+            if stage != ResumeStage::Started {
+                self.announce(saved).await;
+            }
+            return self.recount(saved.clone(), ended, told, true).await;
+        }
         match (saved, running, stage) {
             (Some(saved), Some(mut running), ResumeStage::Placed { .. } | ResumeStage::Started) => {
                 let session =
@@ -112,15 +122,11 @@ impl Attempt {
                 if may_have_run {
                     return Some(Outcome::ProvisionFailed { failure: lost(), retry: false });
                 }
-                // It was not started, and the server's end is no fault of it: the same attempt
-                // begins anew.
-                self.parts.remove_dir(&self.dir).await;
-                self.begin().await
+                self.begin_anew().await
             }
             (Some(saved), running, ResumeStage::Started) => {
                 release(running).await;
-                let ended = saved.ended.clone().unwrap_or_default();
-                self.recount(saved, ended, told, true).await
+                self.recount(saved, Ended::default(), told, true).await
             }
             (Some(saved), running, ResumeStage::Ended(code)) => {
                 release(running).await;
@@ -137,6 +143,12 @@ impl Attempt {
                 self.told_to_collect().await.then(nothing_left)
             }
         }
+    }
+
+    /// The agent was not started, and the server's end is no fault of the run: it is the same attempt.
+    async fn begin_anew(&mut self) -> Option<Outcome> {
+        self.parts.remove_dir(&self.dir).await;
+        self.begin().await
     }
 
     async fn same_launcher(&self, saved: &Saved) -> bool {
@@ -165,6 +177,8 @@ impl Attempt {
             Err(error) => warn!(%error, "the output of an agent cannot be read again"),
         }
         if report_end {
+            saved.ended = Some(ended.clone());
+            saved.keep(&self.dir);
             self.report(Report::AgentExited(exit_facts(&ended))).await;
         }
         if !self.told_to_collect().await {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use outpost_agents::{Agent, Installed, Registry};
@@ -19,6 +20,11 @@ use tracing::warn;
 use crate::attempt::Attempt;
 use crate::models::Models;
 use crate::runner::{Assignment, Command, Report, Runner};
+
+/// How often the sandboxes of an earlier server are asked for, and the pause after a failure,
+/// milliseconds.
+const REATTACH_TRIES_MAX: u32 = 5;
+const REATTACH_PAUSE_MILLIS: u64 = 100;
 
 /// What a local fleet is made of.
 #[derive(Debug)]
@@ -152,13 +158,8 @@ impl Runner for LocalRunner {
 
     async fn sweep(&self, live: &BTreeSet<AttemptId>) {
         let is_live = |name: &str| live.iter().any(|attempt| name == attempt.to_string());
-        match self.parts.sandbox.reattach().await {
-            Ok(found) => {
-                for sandbox in found {
-                    self.keep_or_remove(sandbox, &is_live).await;
-                }
-            }
-            Err(error) => warn!(%error, "the sandboxes of an earlier server cannot be listed"),
+        for sandbox in self.reattach().await {
+            self.keep_or_remove(sandbox, &is_live).await;
         }
         let Ok(entries) = std::fs::read_dir(&self.parts.config.attempts_dir) else { return };
         for entry in entries.flatten() {
@@ -178,6 +179,21 @@ fn repo_error(error: &SourceError) -> ApiError {
 }
 
 impl LocalRunner {
+    /// The sandboxes of an earlier server. Asked for again when that fails: a run whose sandbox is
+    /// not found is lost.
+    async fn reattach(&self) -> Vec<Reattached> {
+        for _ in 0..REATTACH_TRIES_MAX {
+            match self.parts.sandbox.reattach().await {
+                Ok(found) => return found,
+                Err(error) => {
+                    warn!(%error, "the sandboxes of an earlier server cannot be listed");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(REATTACH_PAUSE_MILLIS)).await;
+        }
+        Vec::new()
+    }
+
     /// Holds a sandbox for its live attempt; ends one that has none.
     async fn keep_or_remove(&self, sandbox: Reattached, is_live: &(dyn Fn(&str) -> bool + Sync)) {
         let name = match &sandbox {

@@ -18,7 +18,8 @@ async fn nothing_is_lost_doubled_or_left_behind() {
     let kills = number(KILLS_VARIABLE, KILLS);
     let seed = number(SEED_VARIABLE, 1);
     let binary = outpost_torture::binary().unwrap();
-    let outcome = storm(&Options { kills, seed, clients: 8, binary }).await.unwrap();
+    let options = Options { kills, seconds_max: None, seed, clients: 8, binary };
+    let outcome = storm(&options).await.unwrap();
     assert_eq!(outcome.findings, [] as [String; 0], "seed {seed}: {outcome:#?}");
     assert!(outcome.server_kills + outcome.launcher_kills >= kills);
     assert!(outcome.runs > 0 && outcome.counts.natural > 0, "{outcome:#?}");

@@ -227,7 +227,11 @@ impl Service {
                 })
             }
             Ask::Attach { id } => match self.find(&id) {
-                Ok(key) => return self.answer_with_record(seq, key),
+                Ok(key) => {
+                    // A server that died right after its "go" must not be told that it is parked.
+                    self.hear_init(key, epoll::EventFlags::IN);
+                    return self.answer_with_record(seq, key);
+                }
                 Err(refusal) => Err(refusal),
             },
             Ask::Signal { id, signal } => self.find(&id).map(|key| self.signal(key, signal)),
@@ -396,6 +400,8 @@ impl Service {
             return;
         };
         match (said, &mut kept.phase) {
+            // Who asked for it is gone, and the next client counts its requests anew.
+            (FromInit::Ready { .. }, Phase::Building { .. }) if kept.forget => {}
             (FromInit::Ready { facts }, Phase::Building { seq, failure: None }) => {
                 let seq = *seq;
                 kept.isolation = Some(self.host.isolation(&facts, kept.writable_binds));
@@ -447,13 +453,19 @@ impl Service {
         let (id, forget) = (kept.id.clone(), kept.forget);
         if let Some((seq, message)) = unborn {
             self.drop_kept(key);
-            return self
-                .say(&Said::Answer { seq, answer: Err(Refusal::Build { message }) }, Vec::new());
+            if !forget {
+                let answer = Err(Refusal::Build { message });
+                self.say(&Said::Answer { seq, answer }, Vec::new());
+            }
+            return;
         }
         if forget {
             self.drop_kept(key);
         }
-        self.say(&Said::Exited { id, report }, Vec::new());
+        // A client hears its greeting first; what ended before, its inventory tells.
+        if self.client.as_ref().is_some_and(|client| client.greeted) {
+            self.say(&Said::Exited { id, report }, Vec::new());
+        }
     }
 }
 

@@ -16,7 +16,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::ui::ColorChoice;
 
 pub(crate) use bench::{
-    AcceptBench, BenchArgs, BenchCommand, BenchData, BenchPlace, ListBench, RestartBench, StatusBench,
+    AcceptBench, BenchArgs, BenchCommand, BenchData, BenchPlace, ListBench, RestartBench,
+    StatusBench,
 };
 pub(crate) use dispatch::DispatchArgs;
 pub(crate) use operate::{

@@ -14,7 +14,7 @@ use outpost_types::{
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longest wait for anything, seconds. Far above what is usual: it bounds a hang, it times nothing.
-pub(crate) const PATIENCE_SECONDS: u64 = 50;
+pub(crate) const PATIENCE_SECONDS: u64 = 240;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/script.toml");
 
 /// A server of this test. It ends with its value.
@@ -120,7 +120,9 @@ impl Server {
                     return event;
                 }
             }
-            panic!("the events ended without the one that was waited for");
+            let events: Vec<_> =
+                self.events(id).await.into_iter().map(|event| event.data).collect();
+            panic!("the events ended without the one that was waited for: {events:#?}");
         })
         .await
     }
@@ -155,11 +157,21 @@ impl Server {
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }
 
-    /// What an attempt may leave behind: nothing.
+    /// What an attempt may leave behind: nothing, once its end is on record.
     pub(crate) fn assert_nothing_left(&self) {
-        let attempts = self.data().join("attempts");
-        let left: Vec<_> = std::fs::read_dir(attempts).unwrap().collect();
-        assert!(left.is_empty(), "directories of attempts are left: {left:?}");
+        wait_until_empty(&self.data().join("attempts"));
+    }
+}
+
+fn wait_until_empty(dir: &Path) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+    loop {
+        let left: Vec<_> = std::fs::read_dir(dir).unwrap().collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "directories of attempts are left: {left:?}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -176,6 +176,7 @@ async fn what_it_prints_and_names_acts_on_nobody() {
 
     let kept = server.data().join("dispatches").join(&id);
     let raw = std::fs::read(kept.join("output.log")).unwrap();
+    assert!(String::from_utf8_lossy(&raw).contains(acts_on_a_terminal));
     assert!(
         raw.windows(4).any(|bytes| bytes == b"\xff\xfe b"),
         "the log is kept as it was printed"
@@ -281,7 +282,8 @@ async fn links_and_traps_lead_nowhere() {
         assert!(!words.contains("the-host's-own-words"), "{last}: {words}");
         if last == "true" {
             assert_status(&server, &view, DispatchStatus::Completed).await;
-            assert!(server.diff(view.dispatch_id).await.contains("+real"));
+            let diff = server.diff(view.dispatch_id).await;
+            assert!(diff.contains("+real") && diff.contains(canary.to_str().unwrap()), "{diff}");
         }
         let left: Vec<_> = std::fs::read_dir(host.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{last}: something ran on the host: {left:?}");
@@ -367,6 +369,7 @@ async fn the_only_door_opens_for_model_calls_only() {
             read -r _ status _ <&3; exec 3>&-; echo "$1 $status"
         }}
         handle="Authorization: Bearer $OPENAI_API_KEY"
+        ask model 'POST /openai/v1/chat/completions' "$handle"$'\r\nContent-Length: 0'
         ask wrong 'GET /openai/v1/models' 'Authorization: Bearer otph_0'
         ask none 'GET /openai/v1/models' 'X-Nothing: 1'
         ask files 'GET /openai/v1/files' "$handle"
@@ -386,6 +389,7 @@ async fn the_only_door_opens_for_model_calls_only() {
     assert_status(&server, &view, DispatchStatus::Completed).await;
     let answers: Vec<&str> = log.lines().collect();
     let expected = [
+        "model 400",
         "wrong 401",
         "none 401",
         "files 403",
