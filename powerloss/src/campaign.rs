@@ -90,7 +90,9 @@ impl Tally {
 /// When none can be made.
 pub fn scratch() -> anyhow::Result<TempDir> {
     let memory = Path::new("/dev/shm");
-    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let mut make = tempfile::Builder::new();
+    let make = make.prefix("outpost-powerloss-");
+    let made = if memory.is_dir() { make.tempdir_in(memory) } else { make.tempdir() };
     made.context("making a directory for the images")
 }
 

@@ -130,7 +130,7 @@ impl Author {
         let bytes = usize::try_from(self.random.below(TASK_BYTES_MAX)).unwrap_or(0);
         request.task = format!("{NASTY}{}", "x".repeat(bytes));
         request.repo = self.random.once_in(2).then(|| format!("acme/shop-{}", serial % 3));
-        request.user_id = self.random.once_in(2).then(|| NASTY.to_owned());
+        request.user_id = self.random.once_in(2).then(|| "it's \"ü\" 漢字".to_owned());
         request.tags = if self.random.once_in(2) { vec![TAG.to_owned()] } else { Vec::new() };
         let owner = OWNERS[self.random.index(OWNERS.len())];
         let dispatch = sample::dispatch(serial, owner, request);

@@ -88,7 +88,9 @@ async fn chance(world: Rc<World>) {
     for _ in 0..world.plan.chaos_seconds {
         world.sleep_millis(1000).await;
         if world.fault(faults.clock_jump) {
-            let millis = world.range(0, JUMP_SECONDS_MAX * 1000).cast_signed();
+            let [few, some, most] = [3_000, 30_000, JUMP_SECONDS_MAX * 1000];
+            let bound = [few, some, most][usize::try_from(world.range(0, 2)).unwrap_or(0)];
+            let millis = world.range(0, bound).cast_signed();
             world.set_clock(if world.range(0, 1) == 0 { millis } else { -millis });
         }
         if world.fault(faults.leave) {

@@ -241,8 +241,7 @@ impl Runner {
                 self.carry_out(handle).await
             }
             (Some(Saved { ended: Some(ended), .. }), found, ResumeStage::Placed { .. })
-                if !self.world.has(Mutant::SavedEndIgnored)
-                    && !self.world.has(Mutant::AbsentMeansNeverStarted) =>
+                if !self.world.has(Mutant::SavedEndIgnored) =>
             {
                 // The agent was done before its start could be recorded.
                 self.discard(found);

@@ -204,6 +204,10 @@ impl Server {
                 self.apply_surely(&live, event).await;
             }
         }
+        if self.store_closed.get() {
+            // A server that cannot record this does not open: the next one must still see the reboot.
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn take_up(self: &Rc<Self>, live: &Rc<Live>, attempt: AttemptId, rebooted: bool) {

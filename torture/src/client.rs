@@ -132,7 +132,9 @@ impl Client {
     async fn cancel(&self, id: DispatchId) -> anyhow::Result<Cancel> {
         let ask = || async {
             match self.api.cancel_dispatch(id, CancelRequest::default()).await {
-                Ok(view) if view.status.is_terminal() && view.status != DispatchStatus::Cancelled => {
+                Ok(view)
+                    if view.status.is_terminal() && view.status != DispatchStatus::Cancelled =>
+                {
                     Ok(Cancel::TooLate)
                 }
                 Ok(_) => Ok(Cancel::Acknowledged),
@@ -237,9 +239,9 @@ where
             }
         }
     };
-    within(what, asking).await?.map_err(|error| {
-        anyhow::anyhow!("{what}: {:?}: {}", error.code, error.message)
-    })
+    within(what, asking)
+        .await?
+        .map_err(|error| anyhow::anyhow!("{what}: {:?}: {}", error.code, error.message))
 }
 
 /// Fails instead of hanging.

@@ -72,9 +72,10 @@ impl Host {
         let inmates = self.processes().into_iter().filter(|process| process.role == Role::Inmate);
         let mut left: Vec<String> =
             inmates.map(|it| format!("process {} ({}) is left", it.pid, it.name)).collect();
-        left.extend(names_in(&self.data_dir.join("attempts")).map(|name| {
-            format!("the directory {name} of an attempt is left")
-        }));
+        left.extend(
+            names_in(&self.data_dir.join("attempts"))
+                .map(|name| format!("the directory {name} of an attempt is left")),
+        );
         for group in self.groups() {
             let below = std::fs::read_dir(&group).into_iter().flatten().flatten();
             let dirs = below.map(|entry| entry.path()).filter(|path| path.is_dir());
@@ -93,7 +94,9 @@ impl Host {
         let others = self.processes().into_iter().filter(|process| process.role != Role::Inmate);
         left.extend(others.map(|it| format!("the {:?} ({}) lives", it.role, it.pid)));
         let groups = self.groups();
-        left.extend(groups.iter().map(|dir| format!("the control group {} is left", dir.display())));
+        left.extend(
+            groups.iter().map(|dir| format!("the control group {} is left", dir.display())),
+        );
         if self.socket().exists() {
             left.push("the launcher's socket is left".to_owned());
         }
@@ -148,10 +151,14 @@ impl Host {
 
     /// The launcher names its control groups after its socket (FNV-1a, 64 bits).
     fn group_name(&self) -> String {
-        let hash = self.socket().as_os_str().as_bytes().iter().fold(
-            0xcbf2_9ce4_8422_2325_u64,
-            |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3),
-        );
+        let hash = self
+            .socket()
+            .as_os_str()
+            .as_bytes()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         format!("outpost-{hash:016x}")
     }
 
@@ -175,7 +182,8 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 fn mounts_mention(table: &Path, dir: &Path) -> bool {
     // The root of a bind mount is told from the root of its file system on, which may be mounted
     // anywhere; the last two names are enough to tell.
-    let tail: PathBuf = dir.components().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
+    let tail: PathBuf =
+        dir.components().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
     let tail = format!("{}/", tail.display());
     std::fs::read_to_string(table).is_ok_and(|text| text.contains(&tail))
 }
@@ -214,8 +222,7 @@ mod tests {
         if let Some(dir) = variable {
             command.env("OUTPOST_DATA_DIR", dir);
         }
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = [0; 3];
         // It is what it will be once it speaks.
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
@@ -249,7 +256,8 @@ mod tests {
     fn mounts_and_groups_are_found_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let table = dir.path().join("mountinfo");
-        let line = "30 29 8:1 /tmp/x1/data/attempts/A-1/workspace /workspace/A rw - ext4 /dev/a rw\n";
+        let line =
+            "30 29 8:1 /tmp/x1/data/attempts/A-1/workspace /workspace/A rw - ext4 /dev/a rw\n";
         std::fs::write(&table, line).unwrap();
         assert!(mounts_mention(&table, "/tmp/x1/data".as_ref()));
         assert!(!mounts_mention(&table, "/tmp/x2/data".as_ref()));

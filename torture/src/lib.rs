@@ -34,8 +34,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     }
     let own = std::env::current_exe()?;
     let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join("outpost"));
-    beside
-        .into_iter()
-        .find(|path| path.is_file())
-        .with_context(|| format!("no `outpost` beside {}; run cargo build -p outpost", own.display()))
+    beside.into_iter().find(|path| path.is_file()).with_context(|| {
+        format!("no `outpost` beside {}; run cargo build -p outpost", own.display())
+    })
 }

@@ -103,7 +103,9 @@ impl Server {
         let limit = Duration::from_secs(START_SECONDS_MAX);
         let line = tokio::time::timeout(limit, line).await;
         match line {
-            Ok(line) if line.as_ref().is_ok_and(|line| matches!(line, Ok(line) if !line.is_empty())) => {
+            Ok(line)
+                if line.as_ref().is_ok_and(|line| matches!(line, Ok(line) if !line.is_empty())) =>
+            {
                 Ok(())
             }
             Ok(_) => bail!("a server did not start: {}", tail(&launch.log_path())),

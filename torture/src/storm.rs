@@ -340,7 +340,15 @@ fn make_repo(dir: &Path) -> anyhow::Result<String> {
     for args in [
         ["init", "-q", "-b", "main"].as_slice(),
         &["add", "."],
-        &["-c", "user.name=Test", "-c", "user.email=test@example.invalid", "commit", "-qm", "First"],
+        &[
+            "-c",
+            "user.name=Test",
+            "-c",
+            "user.email=test@example.invalid",
+            "commit",
+            "-qm",
+            "First",
+        ],
     ] {
         let status = Command::new("git")
             .current_dir(&repo)

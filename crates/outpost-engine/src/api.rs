@@ -1,6 +1,6 @@
 //! The operations of [`Api`], for one caller.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tracing::error;
 
-use crate::effects::status_event;
+use crate::effects::{lock, status_event};
 use crate::engine::{ApplyError, Engine};
 use crate::journal::{Extent, Journal, OUTPUT_FILE, tail_text};
 use crate::{artifacts, audit, query, streams};
@@ -260,14 +260,18 @@ impl EngineApi {
         &self,
         id: DispatchId,
     ) -> Result<(PathBuf, watch::Receiver<Extent>), ApiError> {
-        let record = self.find(id).await?;
+        let mut record = self.find(id).await?;
         if let Some(live) = self.engine.live_one(id) {
             let extent = live.journal.watch().map_err(|error| streams::unreadable(&error))?;
             return Ok((live.journal.dir().to_owned(), extent));
         }
         let dir = self.engine.kept_dir(id);
-        let journal = Journal::open(id, &dir).map_err(|error| streams::unreadable(&error))?;
-        self.engine.mend_status_event(&journal, &record);
+        if !record.status().is_terminal() {
+            // It ended since it was read.
+            record = self.find(id).await?;
+        }
+        let journal = self.engine.journal_of_ended(&dir, &record);
+        let journal = journal.map_err(|error| streams::unreadable(&error))?;
         journal.seal();
         Ok((dir, journal.watch().map_err(|error| streams::unreadable(&error))?))
     }
@@ -320,6 +324,19 @@ impl Engine {
                 Err("The records cannot be read or written now.".to_owned())
             }
         }
+    }
+
+    /// The logs of a dispatch that ended. A crash may have kept the last event from them: the first
+    /// reader appends it, and only one of several at once.
+    fn journal_of_ended(&self, dir: &Path, record: &Dispatch) -> std::io::Result<Journal> {
+        let journal = Journal::open(record.id, dir)?;
+        if journal.last_event() == Some(status_event(record)) {
+            return Ok(journal);
+        }
+        let _one_at_a_time = lock(&self.inner.mending);
+        let journal = Journal::open(record.id, dir)?;
+        self.mend_status_event(&journal, record);
+        Ok(journal)
     }
 
     /// Appends the status event that a crash may have kept from the log.

@@ -147,6 +147,17 @@ impl Attempt {
 
     /// The agent was not started, and the server's end is no fault of the run: it is the same attempt.
     async fn begin_anew(&mut self) -> Option<Outcome> {
+        // A git of the dead server may still be at work in there. Moved away first, it cannot write
+        // into what is made anew. The name is no attempt's: the next sweep would take it.
+        let aside = self.dir.with_extension("old");
+        self.parts.remove_dir(&aside).await;
+        match std::fs::rename(&self.dir, &aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                warn!(%error, "a directory of an earlier server cannot be moved away");
+            }
+            _ => {}
+        }
+        self.parts.remove_dir(&aside).await;
         self.parts.remove_dir(&self.dir).await;
         self.begin().await
     }

@@ -52,7 +52,8 @@ pub struct DispatchRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 16)]
     pub tags: Vec<String>,
-    /// Commands to run in a fresh sandbox on the result, such as its tests; at most 8.
+    /// Commands to run on the files the agent left, such as the tests; at most 8, one after another,
+    /// each in a fresh sandbox for at most 300 seconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 8)]
     pub checks: Vec<String>,
@@ -293,7 +294,8 @@ pub struct PhaseTimings {
     pub total_millis: Option<u64>,
 }
 
-/// Outcome of one check, run by the platform in a sandbox without network.
+/// Outcome of one check: a command run on the files the agent left (those git ignores included), in a
+/// fresh sandbox without any network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckResult {

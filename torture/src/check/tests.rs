@@ -1,5 +1,4 @@
 //! One forged fault per promise: a checker that cannot fail proves nothing.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use outpost_types::{Failure, Timestamp};
 
@@ -36,10 +35,7 @@ fn view() -> DispatchView {
 /// A counter that nothing happened to.
 fn good() -> Evidence {
     let mut log = String::from("start 0-1\n");
-    let mut data = vec![
-        status(DispatchStatus::Running),
-        line(LogStreamName::Stdout, "start 0-1"),
-    ];
+    let mut data = vec![status(DispatchStatus::Running), line(LogStreamName::Stdout, "start 0-1")];
     for number in 1..=COUNTER_LINES {
         log.push_str(&format!("line {number}\nside {number}\n"));
         data.push(line(LogStreamName::Stdout, format!("line {number}")));
@@ -239,7 +235,7 @@ fn a_trail_with_too_much_or_too_little_is_found() {
         double.push(whole[removed].clone());
         assert_eq!(trail(&two_known(), &double).len(), 1, "with row {removed} twice");
     }
-    let mut reopened = whole.clone();
+    let mut reopened = whole;
     reopened.swap(4, 5);
     assert_eq!(trail(&two_known(), &reopened).len(), 1);
 }

@@ -20,9 +20,12 @@ pub(super) fn check(manifest: &str, path: &Path, member: &Member) -> anyhow::Res
     let table: Table = manifest.parse().with_context(|| format!("reading {}", path.display()))?;
     let mut findings = Vec::new();
     let folder = member.dir.file_name().map(|name| name.to_string_lossy().into_owned());
-    if folder.as_deref() != Some(member.name.as_str()) {
-        let what =
-            format!("crate `{}` lives in folder `{}`", member.name, folder.unwrap_or_default());
+    let folder = folder.unwrap_or_default();
+    // Beside `crates/` a folder speaks for itself: `sim` holds `outpost-sim`.
+    let product = member.dir.parent().is_some_and(|parent| parent.ends_with("crates"));
+    let short = if product { None } else { member.name.strip_prefix("outpost-") };
+    if folder != member.name && Some(folder.as_str()) != short {
+        let what = format!("crate `{}` lives in folder `{folder}`", member.name);
         findings.push(Finding::error(path, 0, what, "give both the same name"));
     }
     if !inherits(table.get("lints")) {
@@ -106,6 +109,14 @@ mod tests {
                         tokio = { workspace = true, features = [\"fs\"] }\n";
         let member = member("/w/crates/outpost-a", &["/w/crates/outpost-a/tests/it/main.rs"]);
         assert_eq!(found(manifest, &member), [""; 0]);
+    }
+
+    #[test]
+    fn only_beside_the_product_may_a_folder_leave_out_the_prefix() {
+        let manifest = "[lints]\nworkspace = true\n";
+        assert_eq!(found(manifest, &member("/w/a", &[])), [""; 0]);
+        assert_eq!(found(manifest, &member("/w/b", &[])).len(), 1);
+        assert_eq!(found(manifest, &member("/w/crates/a", &[])).len(), 1);
     }
 
     #[test]

@@ -74,6 +74,50 @@ async fn a_restarted_server_finds_what_runs_and_loses_no_output() {
     third.shut_down().await.unwrap();
 }
 
+/// News of an end is only for those who were greeted: to a server that is just saying hello it would
+/// look like a wrong answer, and its runs like lost ones.
+#[tokio::test]
+async fn who_was_not_greeted_hears_nothing() {
+    let bed = Bed::new();
+    let first = bed.sandbox();
+    let dir = bed.scratch();
+    let owner = first.payload_owner().await.unwrap();
+    std::os::unix::fs::chown(&dir, Some(owner.uid), Some(owner.gid)).unwrap();
+    let spec = SandboxSpec::new("short").read_write(&dir, "/w");
+    let script = "while [ ! -e /w/go ]; do sleep 0.01; done";
+    let parked = first.create(spec).await.unwrap();
+    let running = parked.start(Payload::new(["sh", "-c", script])).await.unwrap();
+    let launcher = first.host().await.unwrap().launcher_pid;
+    let fds = || std::fs::read_dir(format!("/proc/{launcher}/fd")).unwrap().count();
+    let connected = fds();
+    drop(running);
+    first.disconnect().await;
+    drop(first);
+    eventually("the first server's leave", || fds() == connected - 1).await;
+
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        None,
+    )
+    .unwrap();
+    let address = rustix::net::SocketAddrUnix::new(bed.socket()).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    eventually("the second server's arrival", || fds() == connected).await;
+    std::fs::write(dir.join("go"), "").unwrap();
+    eventually("the payload's end", || !has_children(launcher)).await;
+    // The launcher hangs up when it is through with what it had to say.
+    rustix::net::shutdown(&socket, rustix::net::Shutdown::Write).unwrap();
+    let mut said = [0_u8; 64];
+    assert_eq!(rustix::io::read(&socket, &mut said).unwrap(), 0, "it spoke before the greeting");
+
+    let third = bed.sandbox();
+    let running = only_running(&third).await;
+    assert!(running.wait().await.unwrap().success());
+    running.release().await.unwrap();
+    third.shut_down().await.unwrap();
+}
+
 fn has_children(pid: u32) -> bool {
     let path = format!("/proc/{pid}/task/{pid}/children");
     std::fs::read_to_string(path).is_ok_and(|text| !text.trim().is_empty())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -39,10 +40,26 @@ impl Server {
         Self::start_in(dir, flags).await
     }
 
+    /// One that runs as an ordinary user, where this test runs as root.
+    pub(crate) async fn start_as_ordinary_user(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        give(dir.path());
+        let mut command = command(dir.path(), &[]);
+        if rustix::process::geteuid().is_root() {
+            command.uid(ORDINARY_USER).gid(ORDINARY_USER).env("HOME", dir.path());
+        }
+        Self::start_by(command, dir, Vec::new()).await
+    }
+
     /// The next server on the directory of one that was killed.
     pub(crate) async fn start_in(dir: tempfile::TempDir, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut child = command(dir.path(), &flags).spawn().unwrap();
+        Self::start_by(command(dir.path(), &flags), dir, flags).await
+    }
+
+    async fn start_by(mut command: Command, dir: tempfile::TempDir, flags: Vec<String>) -> Self {
+        let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let ready = tokio::task::spawn_blocking(move || {
             let mut line = String::new();
@@ -204,6 +221,18 @@ async fn text(stream: outpost_types::ByteStream) -> String {
 /// Fails the test instead of hanging.
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(PATIENCE_SECONDS), work).await.expect("took too long")
+}
+
+/// Some user without rights.
+const ORDINARY_USER: u32 = 65_534;
+
+/// Gives a tree to that user, where this test may.
+pub(crate) fn give(tree: &Path) {
+    if rustix::process::geteuid().is_root() {
+        let owner = format!("{ORDINARY_USER}:{ORDINARY_USER}");
+        let status = Command::new("chown").arg("-R").arg(owner).arg(tree).status().unwrap();
+        assert!(status.success());
+    }
 }
 
 /// The project's cache of installed agent CLIs.

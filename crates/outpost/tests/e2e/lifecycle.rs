@@ -3,7 +3,7 @@
 use outpost_types::{Api as _, CancelRequest, DispatchStatus, ErrorCode, EventData};
 
 use crate::failures::CUSTOM;
-use crate::harness::{Repo, Server, assert_status, has_cli, request, within};
+use crate::harness::{Repo, Server, assert_status, give, has_cli, request, within};
 
 fn statuses(events: &[outpost_types::EventEnvelope]) -> Vec<DispatchStatus> {
     let status = |event: &outpost_types::EventEnvelope| match &event.data {
@@ -25,6 +25,21 @@ async fn every_state_is_passed_once_and_in_order() {
     assert!(timings.queue_millis.is_some() && timings.sandbox_millis.is_some(), "{timings:?}");
     assert!(timings.agent_millis.is_some() && timings.collect_millis.is_some(), "{timings:?}");
     assert!(view.isolation.unwrap().effective.len() > 3);
+}
+
+/// Nothing of this needs root: the sandbox is made in a user namespace of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_user_needs_no_root() {
+    let (server, repo) = (Server::start_as_ordinary_user(CUSTOM).await, Repo::new());
+    give(repo.dir.path());
+    let view = server.run(request("shell", "x", &repo)).await;
+    assert_status(&server, &view, DispatchStatus::Completed).await;
+    if has_cli("codex") {
+        let view = server.run(request("codex", "edit", &repo)).await;
+        assert_status(&server, &view, DispatchStatus::Completed).await;
+        assert_eq!(view.files_changed, Some(1));
+    }
+    server.assert_nothing_left();
 }
 
 /// Two dispatches of real agents on one repository at once disturb neither each other nor it.
