@@ -58,8 +58,6 @@ pub(crate) struct Inner {
     pub(crate) tasks: Tasks,
     pub(crate) placer: Notify,
     pub(crate) live: Mutex<BTreeMap<DispatchId, Arc<Live>>>,
-    /// Held while the log of an ended dispatch is mended: two readers must not both do it.
-    pub(crate) mending: Mutex<()>,
     queue: Mutex<Queue>,
     /// Held while the last event of an ended dispatch is appended.
     pub(crate) mending: Mutex<()>,
@@ -140,7 +138,6 @@ impl Engine {
                 tasks: Tasks::default(),
                 placer: Notify::new(),
                 live: Mutex::new(BTreeMap::new()),
-                mending: Mutex::default(),
                 queue: Mutex::default(),
                 mending: Mutex::default(),
                 fresh: Mutex::default(),

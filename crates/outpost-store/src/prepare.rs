@@ -6,6 +6,8 @@ use outpost_types::{
     limits::{IDEMPOTENCY_KEY_BYTES_MAX, TAGS_COUNT_MAX},
 };
 
+use sha2::{Digest, Sha256};
+
 use crate::audit::AuditDraft;
 use crate::records::{AttemptRecord, IdempotencyClaim, ListFilter};
 use crate::{AcceptDispatch, AuditEntry, StoreError};
@@ -28,6 +30,7 @@ pub(crate) struct JobRow {
     pub(crate) started_at: Option<i64>,
     pub(crate) completed_at: Option<i64>,
     pub(crate) body: String,
+    pub(crate) checksum: i64,
     pub(crate) attempt_row: Option<AttemptRecord>,
 }
 
@@ -61,6 +64,20 @@ pub(crate) struct UpdateRow {
 /// Milliseconds as SQLite keeps them. Instants beyond its range (292 million years) become its end.
 pub(crate) fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What tells a damaged row from a good one: the first eight bytes of a SHA-256 over the parts, each
+/// with its length in front.
+pub(crate) fn checksum(parts: &[&[u8]]) -> i64 {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    let digest: [u8; 32] = hasher.finalize().into();
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    i64::from_be_bytes(first)
 }
 
 /// A counter as SQLite keeps it.
@@ -141,6 +158,7 @@ fn job_row(dispatch: &Dispatch, now: Timestamp) -> Result<JobRow, StoreError> {
         attempt: dispatch.attempt,
         started_at: dispatch.started_at.map(millis),
         completed_at: dispatch.completed_at.map(millis),
+        checksum: checksum(&[body.as_bytes()]),
         body,
         attempt_row: attempt_row(dispatch, now),
     })

@@ -10,6 +10,7 @@ mod checkpoint;
 mod connect;
 mod files;
 mod list;
+mod log;
 mod readers;
 mod rows;
 mod schema;
@@ -196,7 +197,8 @@ impl Dispatches for SqliteStore {
 
     async fn get(&self, id: DispatchId) -> Result<Option<Dispatch>, StoreError> {
         let id = id.to_string();
-        self.readers.point(|db| rows::one(db, rows::BODY_BY_ID, [&id], rows::body))
+        let found = self.readers.point(|db| rows::one(db, rows::BODY_BY_ID, [&id], rows::body))?;
+        expect_right(found, |dispatch| dispatch.id.to_string() == id)
     }
 
     async fn get_for_tenant(
@@ -204,11 +206,12 @@ impl Dispatches for SqliteStore {
         tenant: &TenantId,
         id: DispatchId,
     ) -> Result<Option<Dispatch>, StoreError> {
-        let id = id.to_string();
-        self.readers.point(|db| {
-            let params = [id.as_str(), tenant.as_str()];
+        let key = id.to_string();
+        let found = self.readers.point(|db| {
+            let params = [key.as_str(), tenant.as_str()];
             rows::one(db, rows::BODY_BY_TENANT, params, rows::body)
-        })
+        })?;
+        expect_right(found, |dispatch| dispatch.id == id && dispatch.tenant == *tenant)
     }
 
     async fn list(&self, filter: &ListFilter) -> Result<Vec<Dispatch>, StoreError> {
@@ -295,6 +298,19 @@ impl ApiKeys for SqliteStore {
     async fn touch_keys(&self, touches: &[KeyTouch]) -> Result<(), StoreError> {
         check_touches(touches)?;
         self.write(Command::TouchKeys(touches.to_vec())).await
+    }
+}
+
+/// The record found by a column must say the same itself.
+fn expect_right(
+    found: Option<Dispatch>,
+    right: impl FnOnce(&Dispatch) -> bool,
+) -> Result<Option<Dispatch>, StoreError> {
+    match found {
+        Some(dispatch) if !right(&dispatch) => {
+            Err(StoreError::corrupt("a dispatch under the name of another"))
+        }
+        found => Ok(found),
     }
 }
 

@@ -7,7 +7,7 @@ use outpost_types::{ApiKeyStatus, DispatchStatus, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::audit::{AuditDraft, Chain};
-use crate::keys::{ApiKeyRecord, KeyTouch, change_status, status_name, status_of};
+use crate::keys::{ApiKeyRecord, KeyTouch, change_status, status_name};
 use crate::prepare::{AcceptRow, ClaimRow, JobRow, UpdateRow, count, millis};
 use crate::records::{AttemptRecord, EventHead, PURGE_ROWS_MAX};
 use crate::{StoreError, sqlite::rows};
@@ -86,8 +86,8 @@ fn accept(db: &Connection, chain: &mut Chain, row: &AcceptRow) -> Result<Answer,
     let inserted = db
         .prepare_cached(
             "INSERT INTO jobs (dispatch_id, tenant_id, user_id, agent, repo, status, generation,
-                 attempt, created_at, started_at, completed_at, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                 attempt, created_at, started_at, completed_at, body, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (dispatch_id) DO NOTHING",
         )?
         .execute(params![
@@ -103,6 +103,7 @@ fn accept(db: &Connection, chain: &mut Chain, row: &AcceptRow) -> Result<Answer,
             job.started_at,
             job.completed_at,
             job.body,
+            job.checksum,
         ])?;
     if inserted == 0 {
         return Err(Refusal::Clean(StoreError::Duplicate));
@@ -150,8 +151,7 @@ fn earlier_claim(
     if body_hash != claim.body_hash {
         return Ok(Some(Answer::Conflict));
     }
-    let body: Option<String> =
-        db.prepare_cached(rows::BODY_BY_ID)?.query_row([&id], |row| row.get(0)).optional()?;
+    let body = rows::one(db, rows::BODY_BY_ID, [&id], rows::sound_body).map_err(Refusal::Clean)?;
     match body {
         Some(body) => Ok(Some(Answer::Replayed(body))),
         None => Err(Refusal::Clean(StoreError::corrupt(
@@ -162,10 +162,12 @@ fn earlier_claim(
 
 /// Two statements, because setting `completed_at` rewrites the index of live dispatches.
 const UPDATE_LIVE: &str = "UPDATE jobs
-    SET status = ?4, generation = ?5, attempt = ?6, started_at = ?7, body = ?8
+    SET status = ?4, generation = ?5, attempt = ?6, started_at = ?7, body = ?8,
+        checksum = ?9
     WHERE dispatch_id = ?1 AND tenant_id = ?2 AND generation = ?3 AND completed_at IS NULL";
 const UPDATE_TERMINAL: &str = "UPDATE jobs
-    SET status = ?4, generation = ?5, attempt = ?6, started_at = ?7, body = ?8, completed_at = ?9
+    SET status = ?4, generation = ?5, attempt = ?6, started_at = ?7, body = ?8,
+        checksum = ?9, completed_at = ?10
     WHERE dispatch_id = ?1 AND tenant_id = ?2 AND generation = ?3
       AND (completed_at IS NULL OR status = ?4)";
 
@@ -182,6 +184,7 @@ fn update(db: &Connection, chain: &mut Chain, row: &UpdateRow) -> Result<Answer,
             job.attempt,
             job.started_at,
             job.body,
+            job.checksum,
         ])?,
         Some(completed_at) => db.prepare_cached(UPDATE_TERMINAL)?.execute(params![
             job.id,
@@ -192,6 +195,7 @@ fn update(db: &Connection, chain: &mut Chain, row: &UpdateRow) -> Result<Answer,
             job.attempt,
             job.started_at,
             job.body,
+            job.checksum,
             completed_at,
         ])?,
     };
@@ -304,8 +308,8 @@ fn insert_key(
     let inserted = db
         .prepare_cached(
             "INSERT INTO api_keys (api_key_id, tenant_id, key_hash, key_prefix, scopes, status,
-                 created_at, expires_at, last_used_at, usage_count)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 created_at, expires_at, last_used_at, usage_count, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -319,6 +323,7 @@ fn insert_key(
             key.expires_at.map(millis),
             key.last_used_at.map(millis),
             count(key.usage_count),
+            rows::key_sum(key),
         ])?;
     if inserted == 0 {
         return Err(Refusal::Clean(StoreError::Duplicate));
@@ -334,18 +339,14 @@ fn key_status(
     to: ApiKeyStatus,
     audit: &AuditDraft,
 ) -> Result<Answer, Refusal> {
-    let from: Option<String> = db
-        .prepare_cached("SELECT status FROM api_keys WHERE api_key_id = ?1")?
-        .query_row([id], |row| row.get(0))
-        .optional()?;
-    let from = from.ok_or(Refusal::Clean(StoreError::NotFound))?;
-    let from = status_of(&from)
-        .ok_or_else(|| Refusal::Clean(StoreError::corrupt("the status of a key")))?;
-    if !change_status(from, to).map_err(Refusal::Clean)? {
+    let key = rows::one(db, rows::KEY_BY_ID, [id], rows::key).map_err(Refusal::Clean)?;
+    let mut key = key.ok_or(Refusal::Clean(StoreError::NotFound))?;
+    if !change_status(key.status, to).map_err(Refusal::Clean)? {
         return Ok(Answer::Changed(false));
     }
-    db.prepare_cached("UPDATE api_keys SET status = ?2 WHERE api_key_id = ?1")?
-        .execute([id, status_name(to)])?;
+    key.status = to;
+    db.prepare_cached("UPDATE api_keys SET status = ?2, checksum = ?3 WHERE api_key_id = ?1")?
+        .execute(params![id, status_name(to), rows::key_sum(&key)])?;
     append_audit(db, chain, audit)?;
     Ok(Answer::Changed(true))
 }

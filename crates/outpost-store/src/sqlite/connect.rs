@@ -100,11 +100,7 @@ fn harden(connection: &Connection) -> Result<(), StoreError> {
 /// Refuses a damaged file before anything of it is served.
 pub(crate) fn check_on_open(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let bytes = path.metadata().map_err(StoreError::io)?.len();
-    if bytes <= OPEN_CHECK_BYTES_MAX {
-        complaints(connection, "PRAGMA quick_check(1)")
-    } else {
-        quick_look(connection)
-    }
+    if bytes <= OPEN_CHECK_BYTES_MAX { check_fully(connection) } else { quick_look(connection) }
 }
 
 /// Reads every page and every index entry: minutes on a large file.

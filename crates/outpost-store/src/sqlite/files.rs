@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::StoreError;
+use crate::sqlite::log;
 
 /// Name of the database in its directory.
 pub const DATABASE_FILE: &str = "outpost.db";
@@ -77,6 +78,7 @@ pub(crate) fn prepare_database(directory: &Path) -> Result<PathBuf, StoreError> 
         // SQLite would throw the log away and start empty.
         return Err(StoreError::corrupt("the file is gone but its log is there"));
     }
+    log::check(&directory.join(LOG_FILE))?;
     open_private(&path)?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(StoreError::io)?;
     Ok(path)

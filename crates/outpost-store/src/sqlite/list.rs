@@ -33,7 +33,11 @@ pub(crate) fn list(db: &Connection, filter: &ListFilter) -> Result<Vec<Dispatch>
     for (name, value) in &mut optional {
         bindings.extend(value.take().map(|value| (*name, value)));
     }
-    rows::many(db, &statement(filter), bindings.as_slice(), rows::body)
+    let found = rows::many(db, &statement(filter), bindings.as_slice(), rows::body)?;
+    if found.iter().any(|dispatch| dispatch.tenant != filter.tenant) {
+        return Err(StoreError::corrupt("a dispatch under the name of another tenant"));
+    }
+    Ok(found)
 }
 
 /// The statement for the filters that are set; there are 32.
@@ -49,14 +53,14 @@ pub(crate) fn statement(filter: &Filter) -> String {
     ];
     let set: Vec<_> = columns.into_iter().filter(|(_, set, _)| *set).collect();
     let mut sql = if filter.tag.is_some() {
-        "SELECT j.body FROM tags t CROSS JOIN jobs j ON j.dispatch_id = t.dispatch_id
+        "SELECT j.body, j.checksum FROM tags t CROSS JOIN jobs j ON j.dispatch_id = t.dispatch_id
          WHERE t.tenant_id = :tenant AND t.tag = :tag
            AND t.dispatch_id >= :lower AND t.dispatch_id < :upper"
             .to_owned()
     } else {
         let index = set.first().map_or("jobs_by_tenant", |(_, _, index)| index);
         format!(
-            "SELECT j.body FROM jobs j INDEXED BY {index}
+            "SELECT j.body, j.checksum FROM jobs j INDEXED BY {index}
              WHERE j.tenant_id = :tenant AND j.dispatch_id >= :lower AND j.dispatch_id < :upper"
         )
     };

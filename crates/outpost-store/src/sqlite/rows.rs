@@ -10,10 +10,10 @@ use crate::keys::{ApiKeyRecord, KeyHash, status_of};
 use crate::prepare::count;
 use crate::{AttemptRecord, AuditRange, EventHead, StoreError};
 
-pub(crate) const BODY_BY_ID: &str = "SELECT body FROM jobs WHERE dispatch_id = ?1";
+pub(crate) const BODY_BY_ID: &str = "SELECT body, checksum FROM jobs WHERE dispatch_id = ?1";
 pub(crate) const BODY_BY_TENANT: &str =
-    "SELECT body FROM jobs WHERE dispatch_id = ?1 AND tenant_id = ?2";
-pub(crate) const LIVE: &str = "SELECT body FROM jobs INDEXED BY jobs_live
+    "SELECT body, checksum FROM jobs WHERE dispatch_id = ?1 AND tenant_id = ?2";
+pub(crate) const LIVE: &str = "SELECT body, checksum FROM jobs INDEXED BY jobs_live
     WHERE completed_at IS NULL AND dispatch_id > ?1 ORDER BY dispatch_id LIMIT ?2";
 pub(crate) const ATTEMPTS: &str = "SELECT dispatch_id, number, epoch, state, created_at,
     started_at, updated_at, ended_at FROM attempts WHERE dispatch_id = ?1 ORDER BY number";
@@ -23,14 +23,16 @@ pub(crate) const AUDIT: &str = "SELECT seq, at, tenant_id, actor, action, subjec
     prev_hash, hash FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 pub(crate) const AUDIT_LAST: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
 pub(crate) const KEY_BY_HASH: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
-    status, created_at, expires_at, last_used_at, usage_count FROM api_keys WHERE key_hash = ?1";
+    status, created_at, expires_at, last_used_at, usage_count, checksum FROM api_keys
+    WHERE key_hash = ?1";
 pub(crate) const KEY_BY_ID: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
-    status, created_at, expires_at, last_used_at, usage_count FROM api_keys WHERE api_key_id = ?1";
+    status, created_at, expires_at, last_used_at, usage_count, checksum FROM api_keys
+    WHERE api_key_id = ?1";
 pub(crate) const KEYS: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
-    status, created_at, expires_at, last_used_at, usage_count FROM api_keys
+    status, created_at, expires_at, last_used_at, usage_count, checksum FROM api_keys
     WHERE api_key_id < ?1 ORDER BY api_key_id DESC LIMIT ?2";
 pub(crate) const KEYS_BY_TENANT: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix,
-    scopes, status, created_at, expires_at, last_used_at, usage_count
+    scopes, status, created_at, expires_at, last_used_at, usage_count, checksum
     FROM api_keys INDEXED BY api_keys_by_tenant
     WHERE api_key_id < ?1 AND tenant_id = ?3 ORDER BY api_key_id DESC LIMIT ?2";
 
@@ -66,7 +68,33 @@ pub(crate) fn many<T>(
 }
 
 pub(crate) fn body(row: &Row<'_>) -> Result<outpost_core::Dispatch, StoreError> {
-    crate::prepare::parse_body(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)
+    crate::prepare::parse_body(&sound_body(row)?)
+}
+
+/// The record of a dispatch as text (column 0), after a look at its checksum (column 1).
+pub(crate) fn sound_body(row: &Row<'_>) -> Result<String, StoreError> {
+    let body: String = row.get(0)?;
+    // None: written by a version that made no checksums.
+    match row.get::<_, Option<i64>>(1)? {
+        Some(wanted) if wanted != crate::prepare::checksum(&[body.as_bytes()]) => {
+            Err(StoreError::corrupt("the record of a dispatch: its checksum is wrong"))
+        }
+        _ => Ok(body),
+    }
+}
+
+/// Checksum of a key: everything but its use, which changes all the time.
+pub(crate) fn key_sum(key: &ApiKeyRecord) -> i64 {
+    crate::prepare::checksum(&[
+        key.id.to_string().as_bytes(),
+        key.tenant.as_str().as_bytes(),
+        &key.hash.0,
+        key.prefix.as_bytes(),
+        scopes_text(&key.scopes).as_bytes(),
+        crate::keys::status_name(key.status).as_bytes(),
+        &key.created_at.as_millis().to_be_bytes(),
+        &key.expires_at.map_or([0xff; 8], |at| at.as_millis().to_be_bytes()),
+    ])
 }
 
 pub(crate) fn attempt(row: &Row<'_>) -> Result<AttemptRecord, StoreError> {
@@ -94,7 +122,7 @@ pub(crate) fn event_head(row: &Row<'_>) -> Result<EventHead, StoreError> {
 }
 
 pub(crate) fn key(row: &Row<'_>) -> Result<ApiKeyRecord, StoreError> {
-    Ok(ApiKeyRecord {
+    let key = ApiKeyRecord {
         id: row.get::<_, String>(0)?.parse()?,
         tenant: row.get::<_, String>(1)?.parse()?,
         hash: KeyHash(row.get(2)?),
@@ -105,7 +133,13 @@ pub(crate) fn key(row: &Row<'_>) -> Result<ApiKeyRecord, StoreError> {
         expires_at: maybe_instant(row, 7)?,
         last_used_at: maybe_instant(row, 8)?,
         usage_count: number(row, 9)?,
-    })
+    };
+    match row.get::<_, Option<i64>>(10)? {
+        Some(wanted) if wanted != key_sum(&key) => {
+            Err(StoreError::corrupt("an API key: its checksum is wrong"))
+        }
+        _ => Ok(key),
+    }
 }
 
 fn key_status(name: &str) -> Result<ApiKeyStatus, StoreError> {

@@ -11,7 +11,8 @@ use crate::StoreError;
 /// `PRAGMA application_id` of our files: "OTPT".
 const APPLICATION_ID: i32 = 0x4f54_5054;
 
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001_first.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("schema/0001_first.sql"), include_str!("schema/0002_checksums.sql")];
 
 /// Newest schema this version knows.
 pub(crate) const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;

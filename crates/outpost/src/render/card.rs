@@ -105,7 +105,7 @@ impl Card {
         let task = truncate(&task, 200, self.surface.unicode);
         self.wrapped("task", &task, 4);
         let model = sanitize::line(&view.model_id);
-        self.field("model", &format!("{model}  {}", view.tier.as_str()));
+        self.field("model", format!("{model}  {}", view.tier.as_str()).trim_start());
         if let Some(repo) = &view.repo {
             let mut text = sanitize::line(repo);
             if let Some(branch) = &view.branch {
