@@ -77,9 +77,8 @@ impl Check {
     pub(crate) fn external(&mut self, world: &World, attempt: AttemptId) {
         let disk = world.disk.borrow();
         let record = disk.records.get(&attempt.dispatch);
-        let known = record.is_some_and(|record| {
-            record.attempt_id() == Some(attempt) && record.holds_slot()
-        });
+        let known = record
+            .is_some_and(|record| record.attempt_id() == Some(attempt) && record.holds_slot());
         require!(self, known, "{attempt} is made, but is not a live attempt on disk");
     }
 
@@ -90,7 +89,8 @@ impl Check {
         *starts += 1;
         let (starts, id) = (*starts, attempt.dispatch);
         require!(self, starts == 1, "the agent of {attempt} starts {starts} times");
-        let earlier = self.begun.keys().any(|one| one.dispatch == id && one.number < attempt.number);
+        let earlier =
+            self.begun.keys().any(|one| one.dispatch == id && one.number < attempt.number);
         require!(self, !earlier, "{attempt} starts an agent, but one of an earlier attempt began");
         world.trace(format_args!("{attempt}: the agent begins"));
     }
@@ -187,7 +187,7 @@ impl Check {
             .get(&id)
             .is_some_and(|record| record.status().is_terminal() || stop_of(record).is_some());
         require!(self, durable, "the cancel of {id} was acknowledged, but is not on disk");
-        self.cancels.entry(id).or_insert(world.micros());
+        self.cancels.entry(id).or_insert_with(|| world.micros());
     }
 
     /// Looks at everything that has to do with time.
@@ -233,9 +233,9 @@ impl Check {
 
     fn look_at_deadlines(&mut self, world: &World) {
         let (now, disk) = (world.micros(), world.disk.borrow());
-        let jumped = self.clock_jumped_at.is_some_and(|at| {
-            now - at < (TIMER_SECONDS_MAX + STOP_GRACE_SECONDS) * SECOND_MICROS
-        });
+        let jumped = self
+            .clock_jumped_at
+            .is_some_and(|at| now - at < (TIMER_SECONDS_MAX + STOP_GRACE_SECONDS) * SECOND_MICROS);
         let bound = if jumped { TIMER_SECONDS_MAX } else { TIMER_SLACK_SECONDS };
         let mut overdue = BTreeMap::new();
         for record in disk.records.values() {
@@ -261,9 +261,8 @@ impl Check {
                 State::Queued { not_before, .. } => not_before.is_none_or(|at| at <= world.now()),
                 _ => false,
             };
-            let count = |is: &dyn Fn(&Dispatch) -> bool| {
-                held.iter().filter(|other| is(other)).count()
-            };
+            let count =
+                |is: &dyn Fn(&Dispatch) -> bool| held.iter().filter(|other| is(other)).count();
             let (agent, tenant) = (&record.spec.agent, &record.tenant);
             let free = count(&|_| true) < limits.host_attempts_max as usize
                 && count(&|other| other.spec.agent == *agent) < limits.of_agent(agent) as usize
@@ -292,17 +291,20 @@ impl Check {
             let record = disk.records.get(id);
             let kept = record.is_some_and(|record| record.status().is_terminal());
             if !kept {
-                self.violation.get_or_insert(format!("{id} was acknowledged, and never ended"));
+                self.violation
+                    .get_or_insert_with(|| format!("{id} was acknowledged, and never ended"));
             }
         }
         for record in disk.records.values() {
             self.audited(record, disk.audits.get(&record.id).copied());
         }
         for attempt in host.sandboxes.keys() {
-            self.violation.get_or_insert(format!("the sandbox of {attempt} is left behind"));
+            self.violation
+                .get_or_insert_with(|| format!("the sandbox of {attempt} is left behind"));
         }
         for attempt in host.dirs.keys() {
-            self.violation.get_or_insert(format!("the directory of {attempt} is left behind"));
+            self.violation
+                .get_or_insert_with(|| format!("the directory of {attempt} is left behind"));
         }
     }
 
@@ -324,9 +326,9 @@ impl Check {
 
 fn stop_of(record: &Dispatch) -> Option<&Stop> {
     match &record.state {
-        State::Provisioning { stop }
-        | State::Running { stop, .. }
-        | State::Completing { stop } => stop.as_ref(),
+        State::Provisioning { stop } | State::Running { stop, .. } | State::Completing { stop } => {
+            stop.as_ref()
+        }
         _ => None,
     }
 }

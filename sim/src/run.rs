@@ -52,15 +52,14 @@ pub fn simulate(plan: Plan, keep_trace: bool) -> Outcome {
         server.dies();
     }
     world.sched.clear();
-    let outcome = Outcome {
+    Outcome {
         violation: world.check.borrow().violation().cloned(),
         trace_hash: world.trace_hash(),
         trace: world.take_trace(),
         points: world.points(),
         servers: servers.get(),
         ends: world.check.borrow().ends.clone(),
-    };
-    outcome
+    }
 }
 
 /// The operator's supervisor: whenever there is no server, it starts one after a while.
@@ -145,7 +144,7 @@ async fn judge(world: Rc<World>) {
         if !world.calm.get() {
             continue;
         }
-        let since = *calm_since.get_or_insert(world.micros());
+        let since = *calm_since.get_or_insert_with(|| world.micros());
         if is_done(&world) {
             world.check.borrow_mut().finish(&world);
             return world.sched.stop();

@@ -282,8 +282,7 @@ impl Runner {
         if self.world.has(Mutant::RetryAfterBegin) {
             return true;
         }
-        if self.world.has(Mutant::AbsentMeansNeverStarted)
-            || self.world.has(Mutant::BootNotedFirst)
+        if self.world.has(Mutant::AbsentMeansNeverStarted) || self.world.has(Mutant::BootNotedFirst)
         {
             let pid = self.world.host.borrow_mut().launcher_pid();
             return !(rebooted || saved.is_some_and(|saved| saved.launcher_pid != pid));
@@ -340,7 +339,7 @@ impl Runner {
             let ended = world.host_changed.until(|| {
                 world.host.borrow_mut().ended(handle).map(|end| end.map(Some)).unwrap_or(Some(None))
             });
-            let at = kill_at.unwrap_or(world.micros() + LONG_MICROS);
+            let at = kill_at.unwrap_or_else(|| world.micros() + LONG_MICROS);
             let nap = crate::sched::sleep_micros(&world.sched, at.saturating_sub(world.micros()));
             match first(ended, first(self.commands.receive(), nap)).await {
                 First::One(exit) => return Watched::Ended(exit),

@@ -100,11 +100,8 @@ pub fn all() -> Vec<Scenario> {
         let cancelled = Job { cancel: Some(Cancel::At(status)), ..job() };
         scenarios.push(of(&format!("cancel while {status}"), cancelled));
     }
-    let stubborn = Job {
-        cancel: Some(Cancel::At(DispatchStatus::Running)),
-        behaviour: hangs(true),
-        ..job()
-    };
+    let stubborn =
+        Job { cancel: Some(Cancel::At(DispatchStatus::Running)), behaviour: hangs(true), ..job() };
     scenarios.push(of("cancel of one that ignores SIGTERM", stubborn));
     let mut queued = plan(job());
     let second = Job { at_millis: 30, cancel: Some(Cancel::At(DispatchStatus::Queued)), ..job() };

@@ -109,9 +109,8 @@ impl Server {
             recovering.up_since.set(Some(recovering.world.micros()));
             recovering.world.trace(format_args!("server {incarnation} serves"));
             recovering.world.server_changed.notify();
-            let closing = recovering
-                .closing_changed
-                .until(|| recovering.closing.get().then_some(()));
+            let closing =
+                recovering.closing_changed.until(|| recovering.closing.get().then_some(()));
             // Aborted wherever it is: what it has recorded by then, the next server takes up.
             first(closing, crate::placer::run(&recovering)).await;
         });

@@ -17,6 +17,10 @@ use crate::server::Server;
 
 /// What the wall clock shows at the begin, milliseconds since the Unix epoch.
 const EPOCH_MILLIS: u64 = 1_800_000_000_000;
+/// The chance of a jump at a point is this part of that in a second.
+const POINT_JUMP_PART: u64 = 8;
+/// Largest jump at a point, milliseconds.
+const POINT_JUMP_MILLIS_MAX: u64 = 8_000;
 /// Longest delay at a point, microseconds: what a busy machine makes of a few instructions.
 const POINT_MICROS_MAX: u64 = 2_000;
 
@@ -118,6 +122,11 @@ impl World {
                 // The task is dropped before anything else happens.
                 std::future::pending::<()>().await;
             }
+        }
+        if self.fault(self.plan.faults.clock_jump / POINT_JUMP_PART) {
+            // A moment back, in the middle of things.
+            let back = self.range(1, POINT_JUMP_MILLIS_MAX).cast_signed();
+            self.set_clock(self.offset_millis.get() - back);
         }
         let micros = self.range(0, POINT_MICROS_MAX);
         if micros > POINT_MICROS_MAX / 2 {

@@ -15,6 +15,7 @@ use outpost_types::{
 };
 
 use crate::check::{self, Cancel, Evidence};
+use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::plan::{ARTIFACT, Kind};
 use crate::rng::Rng;
@@ -35,6 +36,8 @@ const RUN_SECONDS: u64 = 600;
 pub struct Client {
     /// The server, wherever it is at the moment.
     pub api: HttpApi,
+    /// Where the runs' processes are.
+    pub host: Host,
     /// What is known of all runs.
     pub ledger: Arc<Ledger>,
     /// A repository of this machine.
@@ -85,6 +88,9 @@ impl Client {
             Cancel::None
         };
         let view = self.until_over(id).await?;
+        if matches!(kind, Kind::Daemon | Kind::Stubborn) {
+            self.ledger.note(self.host.survivors(id));
+        }
         let launcher_killed = self.ledger.launcher_kills() != launcher_kills;
         let followed = match followed {
             Some(task) => Some(within("a follower", task).await???),

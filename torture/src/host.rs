@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use outpost_types::DispatchId;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Directory levels below the mount of the control groups that are searched.
@@ -87,6 +88,23 @@ impl Host {
         left
     }
 
+    /// Processes of a run; call it when the run is over. One sentence for each.
+    #[must_use]
+    pub fn survivors(&self, id: DispatchId) -> Vec<String> {
+        let group = self.group_name();
+        let lives = |pid: &String| {
+            let text = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+            let (Ok(cgroup), Ok(mounts), Ok(status)) =
+                (text("cgroup"), text("mountinfo"), text("status"))
+            else {
+                return false;
+            };
+            !has_ended(&status) && belongs_to(id, &group, &cgroup, &mounts)
+        };
+        let pids = names_in("/proc".as_ref()).filter(|name| name.parse::<u32>().is_ok());
+        pids.filter(lives).map(|pid| format!("{id} is over, but its process {pid} lives")).collect()
+    }
+
     /// What is there though server and launcher have ended; one sentence for each thing.
     #[must_use]
     pub fn last_traces(&self) -> Vec<String> {
@@ -119,8 +137,7 @@ impl Host {
         let words: Vec<&[u8]> = cmdline.split(|byte| *byte == 0).collect();
         let names_socket = words.contains(&self.socket().as_os_str().as_bytes());
         let status = std::fs::read_to_string(dir.join("status")).ok()?;
-        // Ended, and only waiting for its parent to notice.
-        if field(&status, "State:").is_some_and(|state| state.starts_with('Z')) {
+        if has_ended(&status) {
             return None;
         }
         // The launcher's children carry its words until they become something else, but they are the
@@ -172,6 +189,16 @@ impl Host {
 fn names_in(dir: &Path) -> impl Iterator<Item = String> + use<> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// Whether it only waits for its parent to notice that it ended.
+fn has_ended(status: &str) -> bool {
+    field(status, "State:").is_some_and(|state| state.starts_with(['Z', 'X']))
+}
+
+/// Whether a process with these control groups and mounts is one of the run.
+fn belongs_to(id: DispatchId, group: &str, cgroup: &str, mounts: &str) -> bool {
+    cgroup.contains(&format!("/{group}/{id}-")) || mounts.contains(&format!("/attempts/{id}-"))
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
@@ -250,6 +277,20 @@ mod tests {
         assert_eq!(other.last_traces(), [] as [String; 0]);
         drop((server, launcher));
         assert_eq!(host.last_traces().len(), 2);
+    }
+
+    #[test]
+    fn survivors_are_known_by_group_or_mount() {
+        let (id, other) = (DispatchId::from_parts(1, 1), DispatchId::from_parts(1, 2));
+        let cgroup = format!("5:memory:/outpost-a/{id}-1\n0::/\n");
+        assert!(belongs_to(id, "outpost-a", &cgroup, ""));
+        assert!(!belongs_to(id, "outpost-b", &cgroup, ""));
+        assert!(!belongs_to(other, "outpost-a", &cgroup, ""));
+        let mounts = format!("30 29 8:1 /data/attempts/{id}-2/home /home/agent rw - ext4 /d rw\n");
+        assert!(belongs_to(id, "outpost-a", "", &mounts));
+        assert!(!belongs_to(other, "outpost-a", "", &mounts));
+        assert!(has_ended("Name:\tsh\nState:\tZ (zombie)\n"));
+        assert!(!has_ended("Name:\tsh\nState:\tS (sleeping)\n"));
     }
 
     #[test]

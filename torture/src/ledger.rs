@@ -60,12 +60,13 @@ impl Ledger {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// A launcher is about to be killed. Call it before the kill.
+    /// A launcher is about to be killed, or was and the server knows it by now. Call it before the kill
+    /// and after it: a run that began between the two may have met the dying one.
     pub fn launcher_dies(&self) {
         self.launcher_kills.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Launchers killed so far.
+    /// Grows with every such call: runs over which it did not grow met no dying launcher.
     pub fn launcher_kills(&self) -> u64 {
         self.launcher_kills.load(Ordering::SeqCst)
     }

@@ -20,13 +20,15 @@ use crate::rng::Rng;
 use crate::server::{Launch, Server};
 
 /// Longest random wait before a kill, milliseconds.
-const PAUSE_MILLIS_MAX: u64 = 600;
+const PAUSE_MILLIS_MAX: u64 = 800;
 /// Longest random life of a server that is killed while it starts, milliseconds.
 const QUICK_MILLIS_MAX: u64 = 60;
 /// Ended runs that are looked at again after each restart.
 const SAMPLE_COUNT: u64 = 4;
 /// Ports that are tried: below those the system gives to connections by itself.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// Until a server has noticed for sure that its launcher is gone, milliseconds.
+const NOTICE_MILLIS: u64 = 500;
 /// Pause between two looks at what nothing announces, milliseconds.
 const LOOK_MILLIS: u64 = 50;
 /// Rows of one page of the audit trail.
@@ -93,6 +95,16 @@ struct Storm {
     start_millis: Vec<u64>,
 }
 
+impl Drop for Storm {
+    /// A storm that failed leaves no process either.
+    fn drop(&mut self) {
+        self.server = None;
+        if let Err(error) = self.host.kill_launcher() {
+            self.client.ledger.note(vec![error.to_string()]);
+        }
+    }
+}
+
 impl Storm {
     async fn begin(options: &Options, dir: &Path) -> anyhow::Result<Self> {
         let dir = dir.canonicalize()?;
@@ -114,14 +126,16 @@ impl Storm {
             pause_first: Duration::from_millis(20),
             pause_max: Duration::from_millis(50),
         };
+        let host = Host::new(launch.data_dir());
         let client = Client {
             api: HttpApi::new(config)?,
+            host: host.clone(),
             ledger: Arc::new(Ledger::default()),
             repo,
             seed: options.seed,
         };
         Ok(Self {
-            host: Host::new(launch.data_dir()),
+            host,
             launch,
             client,
             rng: Rng::new(options.seed, 0),
@@ -159,16 +173,25 @@ impl Storm {
     /// One blow: mostly at the server, sometimes at the launcher, both, or the next server, too.
     async fn strike(&mut self) -> anyhow::Result<()> {
         match self.rng.below(20) {
-            0 => self.kill_launcher(),
+            0 => {
+                self.kill_launcher()?;
+                tokio::time::sleep(Duration::from_millis(NOTICE_MILLIS)).await;
+                self.client.ledger.launcher_dies();
+                Ok(())
+            }
             1 => {
                 self.kill_launcher()?;
                 self.kill_server()?;
-                self.restart().await
+                self.restart().await?;
+                self.client.ledger.launcher_dies();
+                Ok(())
             }
             2 => {
                 self.kill_server()?;
                 self.kill_launcher()?;
-                self.restart().await
+                self.restart().await?;
+                self.client.ledger.launcher_dies();
+                Ok(())
             }
             3..=5 => {
                 self.kill_server()?;

@@ -358,8 +358,8 @@ mod tests {
     }
 
     fn read_all(journal: &Journal, after: u64) -> Vec<u64> {
-        let mut reader = EventReader::open(journal.dir(), after).unwrap();
         let end = journal.watch().unwrap().borrow().events_bytes;
+        let mut reader = EventReader::open(journal.dir(), after).unwrap();
         let mut seqs = Vec::new();
         loop {
             let events = reader.read(end).unwrap();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use outpost_agents::{Agent, AgentReport, Exit, Verdict, judge};
 use outpost_core::{AgentVerdict, ExitFacts, ResultFacts};
-use outpost_sandbox::{ExitReport, RunningSandbox};
+use outpost_sandbox::{ExitReport, RunningSandbox, SandboxError};
 use outpost_types::limits::{CHECK_SECONDS_MAX, OUTPUT_TAIL_BYTES_MAX};
 use outpost_types::{AttemptId, Attention, CheckResult, EventData, Failure, FailureCode};
 use outpost_workspace::{Collected, Note};
@@ -21,6 +21,8 @@ use crate::runner::{Assignment, Command, Outcome, Report, Resume, ResumeStage, T
 use crate::side::{SideRun, run_aside};
 use crate::watch::{Ended, Output, Watched, watch};
 
+/// How often results are collected when the launcher dies of it or beside it.
+const COLLECT_TRIES_MAX: u32 = 3;
 /// Longest collection of results in its sandbox, seconds.
 const COLLECT_SECONDS_MAX: u64 = 300;
 
@@ -330,7 +332,13 @@ impl Attempt {
             tier: self.assignment.spec.tier,
             seconds_max: COLLECT_SECONDS_MAX,
         };
-        let ran = run_aside(&self.parts, side).await;
+        let mut ran = run_aside(&self.parts, side.clone()).await;
+        for _ in 1..COLLECT_TRIES_MAX {
+            // A launcher that dies takes this sandbox with it, but nothing of what is collected.
+            if matches!(ran, Err(SandboxError::LauncherLost)) {
+                ran = run_aside(&self.parts, side.clone()).await;
+            }
+        }
         let ran = ran.map_err(|error| not_collected(attempt, &error))?;
         if !ran.exit.success() {
             warn!(attempt = %self.assignment.attempt, output = %ran.output, "collecting failed");

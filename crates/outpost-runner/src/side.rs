@@ -13,7 +13,7 @@ use crate::local::Parts;
 use crate::provision::{create, limits_of};
 
 /// A command to run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SideRun {
     pub(crate) id: String,
     pub(crate) argv: Vec<String>,

@@ -1,6 +1,7 @@
 //! Puts the engine together: store, sandbox, workspaces, gateway, models, keys.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,7 +69,8 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
     })
     .await??;
     let attempts_dir = data_dir.join("attempts");
-    std::fs::create_dir_all(&attempts_dir)?;
+    private_dir(&attempts_dir)?;
+    private_dir(&data_dir.join("dispatches"))?;
     let runner = LocalRunner::new(
         LocalRunnerConfig { attempts_dir, agents_dir },
         registry(config)?,
@@ -128,16 +130,19 @@ async fn open_store(config: &Config) -> anyhow::Result<SqliteStore> {
     Ok(tokio::task::spawn_blocking(move || SqliteStore::open(&options)).await??)
 }
 
+/// Makes a directory for this user only: the operator's data directory may be open to readers.
+fn private_dir(dir: &Path) -> anyhow::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("{} cannot be made", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn open_sandbox(config: &Config) -> anyhow::Result<LinuxSandbox> {
     let dir = config.data_dir.join("launcher");
-    match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
-        .create(&dir)
-    {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(error).context("the launcher's directory cannot be made");
-        }
-        _ => {}
-    }
+    private_dir(&dir)?;
     let policy = match config.isolation_minimum {
         IsolationMinimum::Namespaces => SandboxPolicy::allow_missing_limits(),
         IsolationMinimum::Limits => SandboxPolicy::default(),

@@ -1,11 +1,17 @@
 //! The log on standard error. `OUTPOST_LOG` takes filters such as `outpost_engine=debug`.
+//!
+//! A value may be what an agent wrote. Each is put on one line and loses what acts on a terminal, so that
+//! nobody forges a line of the log; as JSON it is escaped anyway.
 
 use std::io;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{FmtSpan, Writer, debug_fn};
 
 use crate::args::LogFormat;
+use crate::render::sanitize;
 
 /// Starts logging; later calls change nothing.
 pub(crate) fn start(default: &str, format: LogFormat, color: bool) {
@@ -17,7 +23,45 @@ pub(crate) fn start(default: &str, format: LogFormat, color: bool) {
         .with_span_events(FmtSpan::NONE);
     // An embedding test may have set a logger already.
     let _ = match format {
-        LogFormat::Pretty => builder.compact().try_init(),
+        LogFormat::Pretty => builder.compact().fmt_fields(one_line_each()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// Writes `name=value name=value`, the message without its name.
+fn one_line_each() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    debug_fn(|writer: &mut Writer<'_>, field, value| {
+        let value = sanitize::line(&format!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    })
+    .delimited(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_forges_a_line() {
+        let file = std::sync::Arc::new(tempfile::tempfile().unwrap());
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(std::sync::Arc::clone(&file))
+            .with_ansi(false)
+            .compact()
+            .fmt_fields(one_line_each())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let output = "x\n2026-01-01 INFO forged\u{1b}[2J\u{202e}";
+            tracing::info!(%output, count = 7, "said");
+        });
+        let mut text = String::new();
+        let mut reader = file.as_ref();
+        io::Seek::rewind(&mut reader).unwrap();
+        io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+        assert!(text.contains("said output=x 2026-01-01 INFO forged count=7"), "{text:?}");
+    }
 }

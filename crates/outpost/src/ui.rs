@@ -171,7 +171,8 @@ impl Ui {
         } else {
             serde_json::to_string(value)
         };
-        self.data(&text.map_err(|error| CliError::chain("the answer is no JSON", &error))?)
+        let text = text.map_err(|error| CliError::chain("the answer is no JSON", &error))?;
+        self.data(&sanitize::json(&text))
     }
 
     /// A line for the person, never data.
@@ -209,7 +210,7 @@ impl Ui {
             let document = serde_json::json!({
                 "error": { "code": error.code(), "message": message, "field": field, "hint": hint }
             });
-            self.err_line(&document.to_string());
+            self.err_line(&sanitize::json(&document.to_string()));
             return;
         }
         self.err_line(&format!("{} {message}", self.err.red("error:")));

@@ -68,6 +68,25 @@ pub(super) fn check(manifest: &str, path: &Path, member: &Member) -> anyhow::Res
     Ok(findings)
 }
 
+/// Finds versions in the workspace's manifest that no member asks for.
+pub(super) fn check_versions(root: &str, members: &[String]) -> anyhow::Result<Vec<Finding>> {
+    let table: Table = root.parse().context("reading Cargo.toml")?;
+    let declared = table.get("workspace").and_then(|workspace| workspace.get("dependencies"));
+    let asked_for = |name: &str| {
+        let starts = |line: &str| {
+            let rest = line.strip_prefix(name).map(str::trim_start);
+            rest.is_some_and(|rest| rest.starts_with(['.', '=']))
+        };
+        members.iter().any(|manifest| manifest.lines().any(starts))
+    };
+    let names = declared.and_then(Value::as_table).into_iter().flat_map(Table::keys);
+    let unused = names.filter(|name| !asked_for(name)).map(|name| {
+        let what = format!("no crate asks for `{name}`");
+        Finding::error(Path::new("Cargo.toml"), line_of(root, name), what, "remove it")
+    });
+    Ok(unused.collect())
+}
+
 fn inherits(value: Option<&Value>) -> bool {
     value.and_then(|value| value.get("workspace")).and_then(Value::as_bool) == Some(true)
 }
@@ -125,6 +144,15 @@ mod tests {
             "[dependencies]\nserde = \"1\"\n[dev-dependencies]\ntokio = { version = \"1\" }\n";
         let found = found(manifest, &member("/w/crates/other", &["/w/tests/cli.rs"]));
         assert_eq!(found.len(), 5, "{found:?}");
+    }
+
+    #[test]
+    fn a_version_nobody_asks_for_is_found() {
+        let root = "[workspace.dependencies]\nserde = \"1\"\nserde_json = \"1\"\ntoml = \"1\"\n";
+        let member = "[dependencies]\nserde_json.workspace = true\ntoml = { workspace = true }\n";
+        let found = check_versions(root, &[member.to_owned()]).unwrap();
+        let found: Vec<_> = found.iter().map(|found| (found.line, found.what.as_str())).collect();
+        assert_eq!(found, [(2, "no crate asks for `serde`")]);
     }
 
     #[test]

@@ -116,9 +116,13 @@ fn check(root: &Path, workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let architecture = read(root, Path::new("ARCHITECTURE.md"))?;
     let law = levels::parse(&architecture, Path::new("ARCHITECTURE.md"), &mut findings);
     findings.extend(levels::check(&law, &workspace.members, Path::new("ARCHITECTURE.md")));
+    let mut manifests = Vec::new();
     for member in &workspace.members {
         check_member(root, member, &mut findings)?;
+        manifests.push(read(root, &relative(root, &member.dir).join("Cargo.toml"))?);
     }
+    let versions = read(root, Path::new("Cargo.toml"))?;
+    findings.extend(manifests::check_versions(&versions, &manifests)?);
     let deny = read(root, Path::new("deny.toml"))?;
     findings.extend(licences::check(&deny, &workspace.packages, Path::new("deny.toml"))?);
     check_documents(root, &mut findings)?;

@@ -92,8 +92,9 @@ pub(crate) fn key_sum(key: &ApiKeyRecord) -> i64 {
         key.prefix.as_bytes(),
         scopes_text(&key.scopes).as_bytes(),
         crate::keys::status_name(key.status).as_bytes(),
-        &key.created_at.as_millis().to_be_bytes(),
-        &key.expires_at.map_or([0xff; 8], |at| at.as_millis().to_be_bytes()),
+        &crate::prepare::millis(key.created_at).to_be_bytes(),
+        // No instant is negative.
+        &key.expires_at.map_or(-1, crate::prepare::millis).to_be_bytes(),
     ])
 }
 

@@ -36,6 +36,23 @@ pub(crate) fn with_tabs(input: &str) -> String {
     clean(input, false)
 }
 
+/// A JSON document with everything escaped that a terminal may obey. JSON itself leaves the C1 controls
+/// (U+0080 to U+009F) as they are, and what reorders text; a reader of the document sees no difference.
+pub(crate) fn json(document: &str) -> String {
+    let mut output = String::with_capacity(document.len());
+    for character in document.chars() {
+        if ('\u{7f}'..='\u{9f}').contains(&character) || reorders(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                output.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            output.push(character);
+        }
+    }
+    output
+}
+
 fn clean(input: &str, expand_tabs: bool) -> String {
     let mut output = String::with_capacity(input.len());
     let mut state = State::Text;
@@ -147,5 +164,13 @@ mod tests {
     #[test]
     fn diffs_keep_tabs() {
         assert_eq!(with_tabs("+\tx\x1b[0m"), "+\tx");
+    }
+
+    #[test]
+    fn json_is_escaped_and_reads_back() {
+        let document = json("\"a\u{9b}31m\u{7f}é\u{202e}\"");
+        assert_eq!(document, "\"a\\u009b31m\\u007fé\\u202e\"");
+        let back: String = serde_json::from_str(&document).unwrap();
+        assert_eq!(back, "a\u{9b}31m\u{7f}é\u{202e}");
     }
 }

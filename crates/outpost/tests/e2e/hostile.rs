@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -142,6 +143,11 @@ async fn an_agent_sees_nothing_of_the_host() {
             .any(|at| path.starts_with(at))
     };
     assert!(of("writable").iter().all(|path| own(&path)), "{log}");
+    // Other users of the host see as little of what agents did, even where the directory is open.
+    for name in ["admin.key", "attempts", "dispatches", "launcher", "outpost.db", "repos"] {
+        let mode = std::fs::metadata(data.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+    }
     for fact in ["CapEff:0000000000000000", "CapBnd:0000000000000000", "NoNewPrivs:1", "Seccomp:2"]
     {
         assert!(log.contains(fact), "{fact} is missing in {log}");
@@ -188,22 +194,32 @@ async fn what_it_prints_and_names_acts_on_nobody() {
     assert_eq!(terminal, 1, "words that look like an event are none");
     assert_eq!(events.last().unwrap().data.kind(), "dispatch.status");
 
-    for args in [&["ls"][..], &["status", &id], &["logs", &id], &["apply", &id, "--dry-run"]] {
+    nothing_shown_acts_on_a_terminal(&server, &id, &repo);
+    nothing_kept_acts_on_a_browser(&server, view.dispatch_id).await;
+}
+
+fn nothing_shown_acts_on_a_terminal(server: &Server, id: &str, repo: &Repo) {
+    for args in [&["ls"][..], &["status", id], &["logs", id], &["apply", id, "--dry-run"]] {
         let mut args = args.to_vec();
         if args[0] == "apply" {
             args.extend(["--dir", repo.dir.path().to_str().unwrap()]);
         }
-        let shown = cli(&server, &args);
+        let shown = cli(server, &args);
         assert!(shown.len() > 20, "{args:?}: {shown}");
         assert!(!shown.contains(acts_on_a_terminal), "{args:?}: {shown:?}");
     }
-    let lines = cli(&server, &["events", &id]);
-    assert!(!lines.contains(|c: char| c.is_control() && c != '\n'), "{lines:?}");
+    // As JSON too, even what JSON itself does not escape.
+    for args in [&["events", id][..], &["status", id, "--json"], &["ls", "--json"]] {
+        let shown = cli(server, args);
+        assert!(shown.contains(id) && !shown.contains(acts_on_a_terminal), "{args:?}: {shown:?}");
+    }
+}
 
-    let names = server.artifacts(view.dispatch_id).await;
+async fn nothing_kept_acts_on_a_browser(server: &Server, id: DispatchId) {
+    let names = server.artifacts(id).await;
     assert!(names.contains_key("artifacts/page.html"), "{names:?}");
     assert!(!names.keys().any(|name| name.contains(char::is_control)), "{names:?}");
-    let page = get(&server, &format!("/artifacts/{id}/artifacts/page.html")).to_lowercase();
+    let page = get(server, &format!("/artifacts/{id}/artifacts/page.html")).to_lowercase();
     for header in [
         "content-type: application/octet-stream",
         "content-disposition: attachment",
@@ -213,7 +229,7 @@ async fn what_it_prints_and_names_acts_on_nobody() {
         assert!(page.contains(header), "{header} is missing in {page}");
     }
     for path in ["..%2f..%2fadmin.key", "%2e%2e/%2e%2e/admin.key", "artifacts/../../../admin.key"] {
-        let answer = get(&server, &format!("/artifacts/{id}/{path}"));
+        let answer = get(server, &format!("/artifacts/{id}/{path}"));
         assert!(answer.starts_with("HTTP/1.1 4") && !answer.contains("otp_"), "{path}: {answer}");
     }
 }

@@ -4,6 +4,7 @@
 //! that waits, so everything else only queues. The bare store writes the same rows without HTTP and
 //! engine in the same run: what it does is the most the server could.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use super::server::{AGENT, Server};
 use super::{Bench, ROUNDS_COUNT};
 use crate::args::AcceptBench;
 use crate::error::CliError;
+use crate::secret::Secret;
 
 /// Goals of the project on two processors that the load shares.
 const ACCEPTS_PER_SECOND: f64 = 20_000.0;
@@ -51,12 +53,12 @@ struct Acknowledged {
 }
 
 impl Accepts {
-    fn new(server: &Server, task_bytes: u32, round: u64, remember: bool) -> Self {
+    fn new(key: &Secret, task_bytes: u32, round: u64, remember: bool) -> Self {
         let body = format!("{{\"agent\":\"{AGENT}\",\"task\":\"{}\"}}", task(task_bytes));
         let head = format!(
             "POST /dispatch HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\nIdempotency-Key: ",
-            server.key.expose(),
+            key.expose(),
             body.len()
         );
         Self {
@@ -119,7 +121,7 @@ pub(super) fn run(mut bench: Bench<'_>, args: &AcceptBench) -> Result<Report, Cl
         bench.floor.round()?;
         bare_rate += bare.run(clients, time, round as u64)? / ROUNDS_COUNT as f64;
         let traffic: Arc<dyn Traffic> =
-            Arc::new(Accepts::new(&server, args.task_bytes, round as u64, false));
+            Arc::new(Accepts::new(&server.key, args.task_bytes, round as u64, false));
         let before = server.cpu()?;
         let one = client::closed(server.address, clients, time, &traffic)?.checked("accept")?;
         cpu += server.cpu()? - before;
@@ -128,7 +130,7 @@ pub(super) fn run(mut bench: Bench<'_>, args: &AcceptBench) -> Result<Report, Cl
     }
     let rate = load.rate();
     let traffic: Arc<dyn Traffic> =
-        Arc::new(Accepts::new(&server, args.task_bytes, ROUNDS_COUNT as u64, false));
+        Arc::new(Accepts::new(&server.key, args.task_bytes, ROUNDS_COUNT as u64, false));
     bench.ui.note("half load");
     let half = client::open(server.address, clients, time, rate / 2.0, &traffic)?;
     let half = half.checked("accept at half load")?;
@@ -159,7 +161,7 @@ pub(super) fn run(mut bench: Bench<'_>, args: &AcceptBench) -> Result<Report, Cl
 
 /// Makes the one dispatch that runs, so that all others wait.
 fn take_the_slot(server: &Server) -> Result<(), CliError> {
-    let traffic: Arc<dyn Traffic> = Arc::new(Accepts::new(server, 1, u64::MAX, false));
+    let traffic: Arc<dyn Traffic> = Arc::new(Accepts::new(&server.key, 1, u64::MAX, false));
     client::each(server.address, 1, 1, &traffic)?.checked("the first dispatch")?;
     wait_for_running(server, 1)
 }
@@ -298,12 +300,12 @@ pub(super) fn kill(
     take_the_slot(&server)?;
     for round in 0..u64::from(times) {
         bench.floor.round()?;
-        let accepts = Arc::new(Accepts::new(&server, args.task_bytes, round, true));
+        let accepts = Arc::new(Accepts::new(&server.key, args.task_bytes, round, true));
         kill_under_load(server, args, &accepts)?;
         server = Server::start(&dir, 1)?;
         start = start.max(server.start);
         let list = accepts.acknowledged();
-        let (missing, changed) = ask_again(&server, args, round, &list)?;
+        let (missing, changed) = ask_again((server.address, &server.key), args, round, &list)?;
         total += list.len();
         lost += missing;
         other += changed;
@@ -325,21 +327,28 @@ pub(super) fn kill(
     Ok(bench.finish("accept"))
 }
 
-/// Kills the server in the middle of the time and waits for the load to notice.
+/// Kills the server half the time of a round after its first answer, and waits for the load to notice.
 fn kill_under_load(
     server: Server,
     args: &AcceptBench,
     accepts: &Arc<Accepts>,
 ) -> Result<(), CliError> {
-    let (address, time) = (server.address, Duration::from_secs(args.time.max(1)));
+    const PATIENCE_SECONDS: u64 = 120;
+    const LOOK_MILLIS: u64 = 1;
+    let (address, half) = (server.address, Duration::from_secs(args.time) / 2);
+    let patience = Duration::from_secs(PATIENCE_SECONDS);
     let traffic: Arc<dyn Traffic> = Arc::clone(accepts) as Arc<dyn Traffic>;
     let clients = args.clients as usize;
     let load = std::thread::scope(|scope| {
         let killer = scope.spawn(move || {
-            std::thread::sleep(time / 2);
+            let deadline = Instant::now() + patience;
+            while accepts.acknowledged().is_empty() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(LOOK_MILLIS));
+            }
+            std::thread::sleep(half);
             server.kill()
         });
-        let load = client::closed(address, clients, time, &traffic);
+        let load = client::closed(address, clients, patience + half, &traffic);
         let killed = killer.join().unwrap_or_else(|_| Err(CliError::failed("the kill failed")));
         killed.and(load)
     })?;
@@ -354,7 +363,7 @@ fn kill_under_load(
 
 /// How many are gone, and how many idempotency keys do not give the same dispatch again.
 fn ask_again(
-    server: &Server,
+    (address, key): (SocketAddr, &Secret),
     args: &AcceptBench,
     round: u64,
     list: &[Acknowledged],
@@ -365,14 +374,14 @@ fn ask_again(
     }
     let count = |replay| {
         let traffic: Arc<dyn Traffic> = Arc::new(Again {
-            accepts: Accepts::new(server, args.task_bytes, round, false),
+            accepts: Accepts::new(key, args.task_bytes, round, false),
             list: list.to_vec(),
             connections,
-            key: server.key.expose().to_owned(),
+            key: key.expose().to_owned(),
             replay,
         });
         let each = list.len().div_ceil(connections) as u64;
-        let load = client::each(server.address, connections, each, &traffic)?;
+        let load = client::each(address, connections, each, &traffic)?;
         // A connection that broke says nothing about what it still had to ask.
         Ok::<_, CliError>(load.refused + load.broken * each)
     };
@@ -390,6 +399,61 @@ mod tests {
         for bad in [&b"{}"[..], b"{\"dispatchId\":\"01J9\"}", b""] {
             assert_eq!(id_in(bad), None);
         }
+    }
+
+    const IDS: [&str; 3] =
+        ["01J9Z3NDEKTSV4RRFFQ69G5FA0", "01J9Z3NDEKTSV4RRFFQ69G5FA1", "01J9Z3NDEKTSV4RRFFQ69G5FA2"];
+
+    /// A server that has forgotten `lost` and answers a repeated request for `renamed` with a new id.
+    fn forgetful(lost: Option<usize>, renamed: Option<usize>) -> SocketAddr {
+        use std::io::{Read as _, Write as _};
+        let answer = move |request: &str| {
+            let asked = IDS.iter().position(|id| request.contains(&format!("/dispatch/{id}")));
+            let repeated =
+                (0..IDS.len()).find(|number| request.contains(&format!("bench-9-0-{number}\r\n")));
+            match (asked, repeated) {
+                (Some(number), _) if Some(number) == lost => ("404 Not Found", IDS[number]),
+                (Some(number), _) => ("200 OK", IDS[number]),
+                (_, Some(number)) if Some(number) == renamed => ("201 Created", IDS[0]),
+                (_, number) => ("201 Created", IDS[number.unwrap_or(0)]),
+            }
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut request = [0; 4_096];
+                    while let Ok(read @ 1..) = stream.read(&mut request) {
+                        let request = String::from_utf8_lossy(&request[..read]).into_owned();
+                        let (status, id) = answer(&request);
+                        let body = format!("{{\"dispatchId\":\"{id}\"}}");
+                        let length = body.len();
+                        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}");
+                        if write!(stream, "{head}\r\n\r\n{body}").is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_server_that_loses_or_doubles_is_found_out() {
+        let place = crate::args::BenchPlace { temporary: None };
+        let args = AcceptBench { place, clients: 2, time: 1, task_bytes: 1, kill: None };
+        let key = Secret::new("otp_0".to_owned());
+        let list: Vec<_> = (0_u64..)
+            .zip(IDS)
+            .map(|(number, id)| Acknowledged { connection: 0, number, id: id.to_owned() })
+            .collect();
+        let count =
+            |lost, renamed| ask_again((forgetful(lost, renamed), &key), &args, 9, &list).unwrap();
+        assert_eq!(count(None, None), (0, 0));
+        assert!(count(Some(1), None).0 > 0);
+        assert!(count(None, Some(2)).1 > 0);
     }
 
     #[test]

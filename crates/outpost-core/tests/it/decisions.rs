@@ -1,0 +1,246 @@
+//! One case per decision, with the exact state and effects that follow from it.
+
+use outpost_core::{
+    AgentDefaults, AgentVerdict, Dispatch, DispatchSpec, Effect, Event, ExitFacts, Limits, Queue,
+    QueueReason, Rejection, ResultFacts, State, Stop, step,
+};
+use outpost_types::limits::{
+    BRANCH_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT, TAG_BYTES_MAX, TAGS_COUNT_MAX,
+};
+use outpost_types::{
+    AttemptId, DispatchRequest, DispatchStatus, FailureCode, NetworkLevel, Tier, Timestamp,
+};
+
+use crate::lifecycle::{dispatch, provision_failure};
+
+const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+fn fresh() -> Dispatch {
+    dispatch("claude", "t", 1)
+}
+
+fn after(record: &Dispatch, event: &Event) -> (Dispatch, Vec<Effect>) {
+    let transition = step(record, event, NOW).unwrap();
+    (transition.next, transition.effects)
+}
+
+fn cancel() -> Event {
+    Event::CancelRequested { reason: Some("enough".into()) }
+}
+
+fn placed() -> (Dispatch, AttemptId) {
+    let record = after(&fresh(), &Event::Placed).0;
+    let attempt = record.attempt_id().unwrap();
+    (record, attempt)
+}
+
+fn running() -> (Dispatch, AttemptId) {
+    let (record, attempt) = placed();
+    (after(&record, &Event::AgentStarted { attempt, prepared: Box::default() }).0, attempt)
+}
+
+fn exited(record: &Dispatch, attempt: AttemptId) -> Dispatch {
+    after(record, &Event::AgentExited { attempt, exit: ExitFacts::default() }).0
+}
+
+fn success(attempt: AttemptId) -> Event {
+    let results = Box::new(ResultFacts {
+        verdict: AgentVerdict::Completed,
+        summary: None,
+        session_id: None,
+        usage: None,
+        files_changed: None,
+        checks: vec![],
+        collect_millis: 0,
+    });
+    Event::Collected { attempt, results }
+}
+
+fn limits(host: u32) -> Limits {
+    Limits {
+        host_attempts_max: host,
+        tenant_attempts_max: None,
+        agent_attempts_max_default: 9,
+        agent_attempts_max: std::collections::BTreeMap::new(),
+    }
+}
+
+#[test]
+fn the_first_attempt_is_number_one_and_there_is_none_before() {
+    assert_eq!(fresh().attempt_id(), None);
+    assert_eq!(fresh().view().artifact_url, None);
+    let (record, attempt) = placed();
+    assert_eq!((record.attempt, attempt.number), (1, 1));
+}
+
+#[test]
+fn waiting_is_recorded_once_per_reason() {
+    let (host, agent) = (QueueReason::HostLimit, QueueReason::AgentLimit);
+    let (waits, effects) = after(&fresh(), &Event::MustWait(host));
+    assert_eq!(waits.state, State::Queued { reason: host, not_before: None });
+    assert_eq!(effects, []);
+    assert_eq!(waits.view().queue_reason.as_deref(), Some("all slots of this host are taken"));
+    let again = step(&waits, &Event::MustWait(host), NOW);
+    assert_eq!(again, Err(Rejection::NotApplicable(DispatchStatus::Queued)));
+    let (moved, _) = after(&waits, &Event::MustWait(agent));
+    assert_eq!(moved.state, State::Queued { reason: agent, not_before: None });
+    let (running, _) = running();
+    assert!(step(&running, &Event::MustWait(host), NOW).is_err());
+}
+
+#[test]
+fn another_reason_does_not_shorten_a_backoff() {
+    let (record, attempt) = placed();
+    let (retry, effects) = after(&record, &provision_failure(attempt, true));
+    let State::Queued { reason: QueueReason::Retry, not_before: Some(at) } = retry.state else {
+        panic!("{:?}", retry.state)
+    };
+    assert_eq!(at, NOW.plus_millis(500));
+    assert_eq!(effects, [Effect::Retire(attempt), Effect::Place, Effect::PlaceAt(at)]);
+    let (told, _) = after(&retry, &Event::MustWait(QueueReason::HostLimit));
+    let kept = State::Queued { reason: QueueReason::HostLimit, not_before: Some(at) };
+    assert_eq!(told.state, kept);
+}
+
+#[test]
+fn each_reason_has_its_own_words() {
+    let reasons = [
+        QueueReason::AgentLimit,
+        QueueReason::TenantLimit,
+        QueueReason::HostLimit,
+        QueueReason::Retry,
+    ];
+    let words: std::collections::BTreeSet<_> =
+        reasons.iter().map(|reason| reason.message()).collect();
+    assert_eq!(words.len(), reasons.len());
+    assert!(words.iter().all(|words| words.contains(' ')), "{words:?}");
+}
+
+#[test]
+fn a_cancel_of_one_that_waits_ends_it_at_once() {
+    let queued = after(&fresh(), &Event::MustWait(QueueReason::HostLimit)).0;
+    for record in [fresh(), queued] {
+        let (ended, effects) = after(&record, &cancel());
+        assert_eq!(ended.status(), DispatchStatus::Cancelled);
+        assert_eq!(ended.failure().unwrap().message, "Cancelled by a client: enough");
+        assert_eq!(effects, [], "it held no slot");
+        let again = step(&ended, &cancel(), NOW);
+        assert_eq!(again, Err(Rejection::Terminal(DispatchStatus::Cancelled)));
+    }
+}
+
+#[test]
+fn a_cancel_of_a_running_agent_stops_it_once() {
+    let why = Stop::Cancel { reason: Some("enough".into()) };
+    let (record, attempt) = running();
+    let (stopping, effects) = after(&record, &cancel());
+    assert_eq!(effects, [Effect::StopAgent { attempt, why: why.clone() }]);
+    let State::Running { stop, .. } = &stopping.state else { panic!("{:?}", stopping.state) };
+    assert_eq!(*stop, Some(why));
+    assert!(step(&stopping, &cancel(), NOW).is_err());
+    let ended = after(&exited(&stopping, attempt), &success(attempt)).0;
+    assert_eq!(ended.status(), DispatchStatus::Cancelled);
+}
+
+#[test]
+fn a_cancel_while_results_are_collected_wins_over_success() {
+    let (record, attempt) = running();
+    let (stopping, effects) = after(&exited(&record, attempt), &cancel());
+    assert_eq!((stopping.status(), effects), (DispatchStatus::Completing, vec![]));
+    assert!(step(&stopping, &cancel(), NOW).is_err());
+    let (ended, effects) = after(&stopping, &success(attempt));
+    assert_eq!(ended.status(), DispatchStatus::Cancelled);
+    assert_eq!(effects, [Effect::Retire(attempt), Effect::Place]);
+}
+
+#[test]
+fn a_lost_worker_is_tried_again_only_before_the_agent_began() {
+    let (record, attempt) = placed();
+    let lost = Event::WorkerLost { attempt };
+    let (retry, _) = after(&record, &lost);
+    assert_eq!(retry.status(), DispatchStatus::Queued);
+    assert!(step(&retry, &lost, NOW).is_err(), "it waits already");
+    let (cancelled, _) = after(&after(&record, &cancel()).0, &lost);
+    assert_eq!(cancelled.status(), DispatchStatus::Cancelled);
+    let (record, attempt) = running();
+    let lost = Event::WorkerLost { attempt };
+    for record in [record.clone(), exited(&record, attempt)] {
+        let (failed, effects) = after(&record, &lost);
+        assert_eq!(failed.failure().unwrap().code, FailureCode::LostWorker);
+        assert_eq!(effects, [Effect::Retire(attempt), Effect::Place]);
+        let (cancelled, _) = after(&after(&record, &cancel()).0, &lost);
+        assert_eq!(cancelled.status(), DispatchStatus::Cancelled, "what was wanted came about");
+    }
+}
+
+#[test]
+#[should_panic(expected = "completed exactly when terminal")]
+fn an_impossible_record_is_not_gone_on_from() {
+    let impossible = Dispatch { completed_at: Some(NOW), ..fresh() };
+    let _unreachable = step(&impossible, &Event::MustWait(QueueReason::HostLimit), NOW);
+}
+
+#[test]
+fn who_backed_off_waits_for_a_slot_like_everybody() {
+    let (record, attempt) = placed();
+    let retry = after(&record, &provision_failure(attempt, true)).0;
+    let mut queue = Queue::default();
+    queue.observe(None, &retry);
+    assert_eq!(queue.reason(&retry, &limits(0)), Some(QueueReason::Retry));
+    assert_eq!(queue.next(&limits(9), NOW), None, "it backs off");
+    let later = NOW.plus_millis(500);
+    assert_eq!(queue.next(&limits(0), later), None);
+    assert_eq!(queue.reason(&retry, &limits(0)), Some(QueueReason::HostLimit));
+    assert_eq!(queue.next(&limits(9), later), Some(retry.id));
+}
+
+#[test]
+fn leaving_the_queue_leaves_nothing_behind() {
+    let mut queue = Queue::default();
+    queue.observe(None, &fresh());
+    assert_eq!((queue.waiting(), queue.slots().total()), (1, 0));
+    let (record, attempt) = placed();
+    queue.observe(Some(&fresh()), &record);
+    assert_eq!((queue.waiting(), queue.slots().total()), (0, 1));
+    let retry = after(&record, &provision_failure(attempt, true)).0;
+    queue.observe(Some(&record), &retry);
+    assert_eq!((queue.waiting(), queue.slots().total()), (1, 0));
+    queue.observe(Some(&retry), &after(&retry, &cancel()).0);
+    assert_eq!(queue, Queue::default());
+}
+
+fn spec(edit: impl FnOnce(&mut DispatchRequest)) -> Result<DispatchSpec, outpost_types::ApiError> {
+    let mut request =
+        DispatchRequest { agent: "claude".into(), task: "do it".into(), ..Default::default() };
+    edit(&mut request);
+    let defaults = AgentDefaults {
+        agent: "claude".parse().unwrap(),
+        model_id: "model".into(),
+        tier: Tier::Fast,
+    };
+    DispatchSpec::from_request(request, &defaults)
+}
+
+#[test]
+fn a_request_at_every_bound_is_taken() {
+    let spec = spec(|request| {
+        request.branch = Some("b".repeat(BRANCH_BYTES_MAX));
+        request.tags = vec!["t".repeat(TAG_BYTES_MAX); TAGS_COUNT_MAX];
+        request.checks = vec!["true".into(); CHECKS_COUNT_MAX];
+    });
+    assert_eq!(spec.unwrap().tags.len(), TAGS_COUNT_MAX);
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let error = spec(|request| request.network = Some(NetworkLevel::Trusted)).unwrap_err();
+    assert_eq!(error.field.as_deref(), Some("network"));
+}
+
+#[test]
+fn a_record_of_an_older_version_has_the_usual_deadline() {
+    let mut json = serde_json::to_value(spec(|_| ()).unwrap()).unwrap();
+    json.as_object_mut().unwrap().remove("deadlineSeconds");
+    let read: DispatchSpec = serde_json::from_value(json).unwrap();
+    assert_eq!(read.deadline_seconds, DEADLINE_SECONDS_DEFAULT);
+}

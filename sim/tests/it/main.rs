@@ -1,0 +1,4 @@
+//! The simulation holds at CI size, is deterministic, and finds every bug it is given.
+
+mod crashes;
+mod seeds;
