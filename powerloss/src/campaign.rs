@@ -116,12 +116,7 @@ pub fn campaign(plan: Plan) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-async fn episode(
-    plan: Plan,
-    seed: u64,
-    scratch: &Path,
-    tally: &mut Tally,
-) -> anyhow::Result<()> {
+async fn episode(plan: Plan, seed: u64, scratch: &Path, tally: &mut Tally) -> anyhow::Result<()> {
     let mut random = Random::new(seed);
     let mut author = Author::new(random.fork());
     let mut history = History::new().await?;
@@ -156,14 +151,14 @@ async fn lifetime(
     let mut rig = Rig::open(directory)?;
     rig.world.set_faults(faults(plan, random));
     let early = plan.mutant == Some(Mutant::EarlyAnswer);
+    let inherited = history.line.len();
     let script = Script { turns: TURNS, plain: false, early };
     rig.run(script, author, &mut history, random).await?;
     let (base, steps) = rig.world.record();
     tally.lives += 1;
     tally.changes += steps.len() as u64;
-    tally.writes += history.line.len() as u64;
-    let mut cuts: Vec<usize> =
-        (0..CUTS_PER_LIFE).map(|_| random.index(steps.len() + 1)).collect();
+    tally.writes += (history.line.len() - inherited) as u64;
+    let mut cuts: Vec<usize> = (0..CUTS_PER_LIFE).map(|_| random.index(steps.len() + 1)).collect();
     cuts.sort_unstable();
     let chosen = random.index(cuts.len());
     let mut disk = Disk::new(&base, &steps, random.fork());
@@ -226,7 +221,9 @@ async fn judge(
         Verdict::Refused if plan.lie => tally.refused += 1,
         Verdict::Mixed(_) if plan.lie => tally.mixed += 1,
         Verdict::Older(state) => {
-            bail!("after the cut at {cut} the store is at state {state}: acknowledged writes are lost")
+            bail!(
+                "after the cut at {cut} the store is at state {state}: acknowledged writes are lost"
+            )
         }
         Verdict::Refused => bail!("after the cut at {cut} the store is refused as damaged"),
         Verdict::Mixed(difference) => {

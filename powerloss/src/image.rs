@@ -342,9 +342,8 @@ mod tests {
         let base = base();
         let mut disk = Disk::new(&base, &steps, Random::new(1));
         let there = |disk: &Disk<'_>| {
-            let found = (0..64).filter(|seed| {
-                disk.cut(None, &mut Random::new(*seed)).files.contains_key("log")
-            });
+            let found = (0..64)
+                .filter(|seed| disk.cut(None, &mut Random::new(*seed)).files.contains_key("log"));
             found.count()
         };
         disk.advance(1);

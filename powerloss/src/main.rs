@@ -1,4 +1,5 @@
 //! The long mode: `cargo run --release -p outpost-powerloss -- --cuts 100000 --seed 1`.
+#![expect(clippy::print_stdout, reason = "figures go to standard output")]
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -109,7 +109,7 @@ impl Rig {
         for _ in 0..script.turns {
             let kind = if script.plain { 0 } else { random.below(16) };
             match kind {
-                0..=7 => self.single(script, author.next(), history).await?,
+                0..=7 => self.single(script, author.next_write(), history).await?,
                 8..=11 => {
                     let count = 1 + random.below(GROUP_MAX);
                     self.group(script, author, history, count).await?;
@@ -121,9 +121,9 @@ impl Rig {
         }
         if script.plain {
             self.store()?.checkpoint(Checkpoint::Beside).await?;
-            self.single(script, author.next(), history).await?;
+            self.single(script, author.next_write(), history).await?;
             self.store()?.checkpoint(Checkpoint::Empty).await?;
-            self.single(script, author.next(), history).await?;
+            self.single(script, author.next_write(), history).await?;
         }
         if script.plain || random.once_in(4) {
             self.close()?;
@@ -162,7 +162,7 @@ impl Rig {
         let mut calls = vec![self.spawn(&group[0])?];
         until("the writer is held", || self.world.holds()).await?;
         for _ in 0..count {
-            let write = author.next();
+            let write = author.next_write();
             calls.push(self.spawn(&write)?);
             group.push(write);
         }
@@ -203,15 +203,14 @@ impl Rig {
     ) -> anyhow::Result<()> {
         self.world.hold(CHECKPOINTER, random.below(CHECKPOINT_CHANGES));
         let store = Arc::clone(self.store()?);
-        let checkpoint =
-            tokio::spawn(async move { store.checkpoint(Checkpoint::Beside).await });
+        let checkpoint = tokio::spawn(async move { store.checkpoint(Checkpoint::Beside).await });
         let met = until("the checkpoint is held or done", || {
             self.world.holds() || checkpoint.is_finished()
         });
         let mut outcome = met.await;
         if outcome.is_ok() && self.world.holds() {
             for _ in 0..1 + random.below(3) {
-                outcome = outcome.and(self.single(script, author.next(), history).await);
+                outcome = outcome.and(self.single(script, author.next_write(), history).await);
             }
         }
         self.world.release();

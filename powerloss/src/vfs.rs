@@ -165,7 +165,8 @@ unsafe fn path_of<'a>(name: *const c_char) -> Option<&'a Path> {
 
 /// Name below the world's directory.
 fn name_in<'a>(world: &World, path: &'a Path) -> Option<std::borrow::Cow<'a, str>> {
-    (path.parent()? == world.directory()).then(|| path.file_name().map(|name| name.to_string_lossy()))?
+    (path.parent()? == world.directory())
+        .then(|| path.file_name().map(|name| name.to_string_lossy()))?
 }
 
 unsafe extern "C" fn open(

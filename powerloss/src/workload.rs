@@ -110,7 +110,7 @@ impl Author {
     }
 
     /// The next write.
-    pub fn next(&mut self) -> Write {
+    pub fn next_write(&mut self) -> Write {
         match self.random.below(20) {
             0..=8 => self.accept(),
             9..=14 => self.update(),

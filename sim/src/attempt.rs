@@ -10,8 +10,9 @@ use crate::runner::{Outcome, Report, Resume, Runner};
 use crate::sched::Pipe;
 use crate::server::{Live, Server};
 
-/// Longest time after which a report comes once more, milliseconds.
-const REPEAT_MILLIS_MAX: u64 = 20_000;
+/// Longest time after which a report comes once more, milliseconds: while the next attempt is being
+/// made, or long after.
+const REPEAT_MILLIS_MAX: [u64; 2] = [2_500, 20_000];
 
 /// Starts the attempt, or takes it up again.
 pub(crate) fn start(
@@ -71,7 +72,9 @@ fn repeat(server: &Rc<Server>, live: &Rc<Live>, event: Event) {
     let (server_later, live) = (Rc::clone(server), Rc::clone(live));
     server.spawn(async move {
         let world = &server_later.world;
-        world.sleep_millis(world.range(0, REPEAT_MILLIS_MAX)).await;
+        let [soon, late] = REPEAT_MILLIS_MAX;
+        let most = if world.range(0, 1) == 0 { soon } else { late };
+        world.sleep_millis(world.range(0, most)).await;
         let current = live.snapshot().attempt_id();
         let event = match (event, current) {
             (event, Some(current)) if world.has(Mutant::TrustStale) => readdressed(event, current),

@@ -250,8 +250,13 @@ impl Runner {
                 self.conclude(ended).await
             }
             (saved, found, ResumeStage::Placed { rebooted }) => {
-                let retry = self.may_retry(saved, found, rebooted);
-                Some(Outcome::ProvisionFailed { failure: lost(), retry })
+                if self.certainly_never_ran(saved, found, rebooted) {
+                    // The server's end is no fault of the run: it is the same attempt.
+                    self.world.host.borrow_mut().dirs.remove(&self.attempt);
+                    self.world.point("begin anew").await;
+                    return self.begin().await;
+                }
+                Some(Outcome::ProvisionFailed { failure: lost(), retry: false })
             }
             (Some(saved), found, ResumeStage::Started) => {
                 self.discard(found);
@@ -274,9 +279,13 @@ impl Runner {
         }
     }
 
-    /// Whether an attempt of which it is not on record that its agent was started may be tried again:
-    /// only if it certainly was not.
-    fn may_retry(&self, saved: Option<Saved>, found: Option<Found>, rebooted: bool) -> bool {
+    /// Whether an attempt of which it is not on record that its agent was started may begin anew.
+    fn certainly_never_ran(
+        &self,
+        saved: Option<Saved>,
+        found: Option<Found>,
+        rebooted: bool,
+    ) -> bool {
         let was_found = found.is_some();
         let phase = self.discard(found);
         if self.world.has(Mutant::RetryAfterBegin) {

@@ -2,9 +2,10 @@
 //!
 //! Bounded: [`FINDINGS_MAX`] sentences are kept, further ones are counted; one small entry per run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use outpost_types::{DispatchId, DispatchStatus, FailureCode};
 
@@ -26,7 +27,7 @@ pub type End = (DispatchStatus, u64);
 
 #[derive(Debug, Default)]
 struct State {
-    open: BTreeSet<DispatchId>,
+    open: BTreeMap<DispatchId, Instant>,
     ended: BTreeMap<DispatchId, End>,
     findings: Vec<String>,
     counts: Counts,
@@ -73,7 +74,7 @@ impl Ledger {
 
     /// The server acknowledged this dispatch.
     pub fn accepted(&self, id: DispatchId) {
-        self.lock().open.insert(id);
+        self.lock().open.insert(id, Instant::now());
     }
 
     /// A run is over and was looked at.
@@ -102,7 +103,12 @@ impl Ledger {
 
     /// Acknowledged and not seen to end yet.
     pub fn open(&self) -> Vec<DispatchId> {
-        self.lock().open.iter().copied().collect()
+        self.lock().open.keys().copied().collect()
+    }
+
+    /// Whether a run waits for its end for longer than that.
+    pub fn is_any_older(&self, age: Duration) -> bool {
+        self.lock().open.values().any(|since| since.elapsed() > age)
     }
 
     /// All that ended.

@@ -29,6 +29,8 @@ const SAMPLE_COUNT: u64 = 4;
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// Until a server has noticed for sure that its launcher is gone, milliseconds.
 const NOTICE_MILLIS: u64 = 500;
+/// Age of a run from which on it gets the time it needs, seconds. More than the grace of a stop.
+const OLD_SECONDS: u64 = 30;
 /// Pause between two looks at what nothing announces, milliseconds.
 const LOOK_MILLIS: u64 = 50;
 /// Rows of one page of the audit trail.
@@ -156,6 +158,7 @@ impl Storm {
             && end.is_none_or(|end| Instant::now() < end)
         {
             tokio::time::sleep(Duration::from_millis(self.rng.below(PAUSE_MILLIS_MAX))).await;
+            self.let_old_ones_end().await;
             self.strike().await?;
             self.look_again().await?;
             // Before its time a client ends only with an error.
@@ -168,6 +171,16 @@ impl Storm {
             ended??;
         }
         self.settle().await
+    }
+
+    /// On a slow machine no server might live for long enough to end a run: then the storm pauses.
+    async fn let_old_ones_end(&self) {
+        let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+        let old = Duration::from_secs(OLD_SECONDS);
+        // One that still does not end is reported by its client.
+        while self.client.ledger.is_any_older(old) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
+        }
     }
 
     /// One blow: mostly at the server, sometimes at the launcher, both, or the next server, too.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use outpost_runner::Told;
-use outpost_types::{DispatchId, DispatchStatus, EventData, EventEnvelope, Timestamp};
+use outpost_types::{Attention, DispatchId, DispatchStatus, EventData, EventEnvelope, Timestamp};
 use tokio::sync::watch;
 
 /// Name of the event log among the kept files.
@@ -26,6 +26,8 @@ pub(crate) const EVENTS_FILE: &str = "events.jsonl";
 pub(crate) const OUTPUT_FILE: &str = "output.log";
 /// Most events held in memory; with one more the files are made.
 const HELD_EVENTS_MAX: usize = 8;
+/// Largest event log, bytes; beyond it only what the platform itself says is added.
+const EVENTS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest piece a reader takes at once, bytes.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
@@ -59,6 +61,8 @@ struct Files {
     events: File,
     output: File,
     next_seq: u64,
+    /// Events over the bound, since the files were opened.
+    dropped: u64,
 }
 
 impl Journal {
@@ -139,6 +143,15 @@ impl Journal {
         log_offset: Option<u64>,
         data: EventData,
     ) -> io::Result<()> {
+        if self.extent.borrow().events_bytes >= EVENTS_BYTES_MAX && !is_essential(log_offset, &data)
+        {
+            files.dropped += 1;
+            return if files.dropped == 1 {
+                self.append(files, at, None, too_many())
+            } else {
+                Ok(())
+            };
+        }
         let seq = files.next_seq;
         let envelope = EventEnvelope { seq, at, dispatch_id: self.dispatch, log_offset, data };
         let mut line = serde_json::to_vec(&envelope).map_err(io::Error::other)?;
@@ -220,6 +233,28 @@ impl Journal {
 }
 
 /// Whether an event says only that a dispatch waits, which its record says as well.
+/// Whether an event is kept even beyond the bound: what the platform itself says, of which there is
+/// never much.
+const fn is_essential(log_offset: Option<u64>, data: &EventData) -> bool {
+    log_offset.is_none()
+        && matches!(
+            data,
+            EventData::Status { .. }
+                | EventData::Phase { .. }
+                | EventData::Attention(_)
+                | EventData::ArtifactCreated { .. }
+        )
+}
+
+fn too_many() -> EventData {
+    let message = "There are too many events. What the agent says and does from here on is only \
+                   in its output log.";
+    EventData::Attention(Attention {
+        code: "events_truncated".to_owned(),
+        message: message.to_owned(),
+    })
+}
+
 const fn is_of_waiting(data: &EventData) -> bool {
     matches!(
         data,
@@ -237,7 +272,7 @@ fn open_files(dir: &Path) -> io::Result<(Files, Extent)> {
     events.set_len(whole_bytes)?;
     let extent =
         Extent { events_bytes: whole_bytes, output_bytes: output.metadata()?.len(), sealed: false };
-    Ok((Files { events, output, next_seq: lines + 1 }, extent))
+    Ok((Files { events, output, next_seq: lines + 1, dropped: 0 }, extent))
 }
 
 fn count_lines(file: &mut File) -> io::Result<(u64, u64)> {
@@ -447,6 +482,27 @@ mod tests {
             journal.event(Timestamp::default(), offset, log("x")).unwrap();
         }
         assert_eq!(journal.told().unwrap(), Told { log_offset: 9, count: 2 });
+    }
+
+    #[test]
+    fn a_flood_of_events_is_cut_but_its_end_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(dir.path());
+        journal.event(Timestamp::default(), Some(1), log("x")).unwrap();
+        journal.watch().unwrap();
+        journal.extent.send_modify(|extent| extent.events_bytes = EVENTS_BYTES_MAX);
+        for offset in 2..10 {
+            journal.event(Timestamp::default(), Some(offset), log("x")).unwrap();
+        }
+        let status =
+            EventData::Status { status: DispatchStatus::Completed, reason: None, failure: None };
+        journal.event(Timestamp::default(), None, status).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(EVENTS_FILE)).unwrap();
+        let kinds: Vec<_> = text
+            .lines()
+            .map(|line| serde_json::from_str::<EventEnvelope>(line).unwrap().data.kind())
+            .collect();
+        assert_eq!(kinds, ["log", "attention", "dispatch.status"]);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //!
 //! Stored: records, keys and audit in the store; events, output and artifacts as files below
 //! `dispatches/<id>/`. Bounded: live attempts by the limits, reports and commands of an attempt by
-//! their channels, output by `OUTPUT_LOG_BYTES_MAX`. Absent: HTTP, the sandbox, git; and taking up
-//! an attempt of a server that is gone, which this version records as lost.
+//! their channels, output by `OUTPUT_LOG_BYTES_MAX`, events by `EVENTS_BYTES_MAX`. Absent: HTTP, the
+//! sandbox, git.
 
 mod api;
 mod artifacts;

@@ -341,7 +341,7 @@ impl Attempt {
         }
         let ran = ran.map_err(|error| not_collected(attempt, &error))?;
         if !ran.exit.success() {
-            warn!(attempt = %self.assignment.attempt, output = %ran.output, "collecting failed");
+            warn!(attempt = %self.assignment.attempt, output = ?ran.output, "collecting failed");
         }
         let collected = self
             .parts

@@ -47,8 +47,8 @@ struct Segment {
 pub(crate) struct Taken {
     /// The bytes.
     pub(crate) bytes: Vec<u8>,
-    /// Where in the log they begin.
-    pub(crate) start: u64,
+    /// Where in the log they begin; `None` for bytes beyond its bound, which are in no file.
+    pub(crate) start: Option<u64>,
 }
 
 impl OutputLog {
@@ -98,7 +98,7 @@ impl OutputLog {
         self.end += moved as u64;
         let mut bytes = vec![0; moved];
         self.log.read_exact_at(&mut bytes, start)?;
-        Ok(Taken { bytes, start })
+        Ok(Taken { bytes, start: Some(start) })
     }
 
     fn take_beyond_bound(&mut self, pipe: impl AsFd) -> io::Result<Taken> {
@@ -106,7 +106,7 @@ impl OutputLog {
         let read = rustix::io::read(pipe, &mut bytes)?;
         bytes.truncate(read);
         self.dropped_bytes += read as u64;
-        Ok(Taken { bytes, start: self.end })
+        Ok(Taken { bytes, start: None })
     }
 
     /// Writes down of which stream the next byte is, before it is moved.
@@ -135,7 +135,7 @@ impl OutputLog {
         let length = usize::try_from(piece.end - piece.start).unwrap_or(MOVE_BYTES_MAX);
         let mut bytes = vec![0; length];
         self.log.read_exact_at(&mut bytes, piece.start)?;
-        Ok(Taken { bytes, start: piece.start })
+        Ok(Taken { bytes, start: Some(piece.start) })
     }
 }
 

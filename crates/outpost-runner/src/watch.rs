@@ -219,7 +219,7 @@ impl<'a> Output<'a> {
             LogStreamName::Stderr => &mut self.stderr,
         };
         for (line, passed) in cutter.push(&taken.bytes) {
-            let log_offset = (taken.start + passed as u64).min(self.log.end());
+            let log_offset = taken.start.map(|start| start + passed as u64);
             for event in self.parser.line(stream, &line) {
                 self.tell(log_offset, event).await;
             }
@@ -228,7 +228,7 @@ impl<'a> Output<'a> {
 
     /// Tells what was held back for the end of a line or of the output.
     pub(crate) async fn finish(&mut self) {
-        let log_offset = self.log.end();
+        let log_offset = Some(self.log.end());
         let last = [
             (LogStreamName::Stdout, self.stdout.finish()),
             (LogStreamName::Stderr, self.stderr.finish()),
@@ -251,7 +251,11 @@ impl<'a> Output<'a> {
     }
 
     /// Reports an event, unless an earlier server did.
-    async fn tell(&mut self, log_offset: u64, data: EventData) {
+    async fn tell(&mut self, log_offset: Option<u64>, data: EventData) {
+        // What is in no file cannot be read again, so nobody can have told it before.
+        let Some(log_offset) = log_offset else {
+            return self.report(Report::Event(data)).await;
+        };
         if log_offset < self.told.log_offset {
             return;
         }

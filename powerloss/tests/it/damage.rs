@@ -26,7 +26,7 @@ async fn made(directory: &Path, log: bool) -> (Image, History, usize) {
     let mut rig = Rig::open(directory).unwrap();
     let script = Script { turns: 0, plain: true, early: false };
     for _ in 0..25 {
-        rig.single(script, author.next(), &mut history).await.unwrap();
+        rig.single(script, author.next_write(), &mut history).await.unwrap();
     }
     if !log {
         rig.close().unwrap();

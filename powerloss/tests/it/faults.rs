@@ -16,13 +16,23 @@ use outpost_store::{Audits, Checkpoint, SqliteStore, Store, StoreError};
 const SCRIPT: Script = Script { turns: 0, plain: true, early: false };
 /// Random faults of the mixed run.
 const MIXED_FAULTS: u64 = 60;
+/// Failed writes one after the other.
+const FAILED_BEFORE: u32 = 10;
 /// Cuts of the record of a run with faults.
 const CUTS: usize = 40;
 
 /// Runs a store, and afterwards cuts its record at many places.
-fn with_store(
+fn with_store(seed: u64, run: impl AsyncFnOnce(&mut Rig, &mut Author, &mut History, &mut Random)) {
+    cut_after(seed, async |rig, author, history, random| {
+        run(rig, author, history, random).await;
+        0
+    });
+}
+
+/// The same; `run` says from which position on to cut.
+fn cut_after(
     seed: u64,
-    run: impl AsyncFnOnce(&mut Rig, &mut Author, &mut History, &mut Random),
+    run: impl AsyncFnOnce(&mut Rig, &mut Author, &mut History, &mut Random) -> usize,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let scratch = scratch().unwrap();
@@ -36,12 +46,13 @@ fn with_store(
         for _ in 0..3 {
             rig.single(SCRIPT, author.accept_claimed(), &mut history).await.unwrap();
         }
-        run(&mut rig, &mut author, &mut history, &mut random).await;
+        let from = run(&mut rig, &mut author, &mut history, &mut random).await;
         rig.world.set_faults(Vec::new());
         rig.single(SCRIPT, author.accept_claimed(), &mut history).await.unwrap();
         assert_whole(rig.store().unwrap(), &history).await;
         let (base, steps) = rig.world.record();
-        let mut cuts: Vec<usize> = (0..CUTS).map(|_| random.index(steps.len() + 1)).collect();
+        let mut cuts: Vec<usize> =
+            (0..CUTS).map(|_| from + random.index(steps.len() + 1 - from)).collect();
         cuts.sort_unstable();
         let mut disk = Disk::new(&base, &steps, random.fork());
         for cut in cuts {
@@ -116,6 +127,32 @@ fn a_failing_disk_refuses_and_a_mended_one_goes_on() {
             }
             rig.world.set_faults(Vec::new());
             rig.single(SCRIPT, author.accept_claimed(), history).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn what_failed_before_is_not_taken_for_damage() {
+    for seed in 20..26 {
+        cut_after(seed, async |rig, author, history, _| {
+            // Failed transactions of several lengths leave several commits where the log will go on.
+            let mut failed = 0;
+            while failed < FAILED_BEFORE {
+                rig.world.set_faults(vec![Fault::once(Call::Sync, FileKind::Log, Trouble::Io)]);
+                let write = author.next_write();
+                let issued = rig.world.position();
+                let outcome = write.issue(rig.store().unwrap().as_ref()).await;
+                if matches!(outcome, Err(StoreError::Io { .. })) {
+                    failed += 1;
+                    history.failed(vec![write], issued).await.unwrap();
+                    author.reread(rig.store().unwrap().as_ref()).await.unwrap();
+                } else {
+                    // Nothing was to be written.
+                    let position = rig.world.position();
+                    history.happened(vec![write], issued, &[position]).await.unwrap();
+                }
+            }
+            rig.world.position()
         });
     }
 }
@@ -197,7 +234,7 @@ fn a_mix_of_faults_loses_nothing() {
         let mut failed = 0;
         for _ in 0..MIXED_FAULTS {
             rig.world.set_faults(vec![random_fault(random)]);
-            let write = author.next();
+            let write = author.next_write();
             let issued = rig.world.position();
             let store = rig.store().unwrap();
             let outcome = write.issue(store.as_ref()).await;

@@ -29,9 +29,7 @@ fn every_position_of_a_small_run_is_safe() {
 
 #[test]
 fn each_bug_shows() {
-    for mutant in
-        [Mutant::NoSync, Mutant::NoLogSync, Mutant::NoDatabaseSync, Mutant::EarlyAnswer]
-    {
+    for mutant in [Mutant::NoSync, Mutant::NoLogSync, Mutant::NoDatabaseSync, Mutant::EarlyAnswer] {
         let plan = Plan { seed: 9, cuts: MUTANT_CUTS, mutant: Some(mutant), lie: false };
         let found = campaign(plan);
         assert!(found.is_err(), "{mutant:?} was not found: {found:?}");

@@ -9,7 +9,7 @@ use outpost_types::DispatchStatus;
 /// Histories of the usual run; the long one has a million and is started by hand.
 const SEEDS: u64 = 20_000;
 /// Histories within which every mutant must be found.
-const MUTANT_SEEDS_MAX: u64 = 60_000;
+const MUTANT_SEEDS_MAX: u64 = 100_000;
 /// Histories that are compared line by line.
 const TRACES: u64 = 50;
 

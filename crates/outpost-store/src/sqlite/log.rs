@@ -101,7 +101,7 @@ impl Header {
             }
             // A commit states the size of the database after it. Where a sector ends between that and
             // the salts, a torn write may have left the size of an older log.
-            let whole = (at + SALTS_AT) % SECTOR_BYTES != 0;
+            let whole = !(at + SALTS_AT).is_multiple_of(SECTOR_BYTES);
             if torn && ours && whole && word(&frame, 4) != 0 {
                 commits += 1;
             }

@@ -120,14 +120,14 @@ async fn an_agent_sees_nothing_of_the_host() {
     // Set for this test by cargo, and so for the server: nothing of it goes on.
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
     let foreign = |name: &&str| name.starts_with("CARGO") || name.starts_with("OUTPOST");
-    assert!(!environment.iter().any(|name| foreign(name)), "{log}");
-    let known = |file: &&str| {
+    assert!(!environment.iter().any(foreign), "{log}");
+    let known = |file: &str| {
         ["pipe:", "/memfd:", "/proc/", "/dev/null", "/workspace/"]
             .iter()
             .any(|at| file.starts_with(at))
     };
     assert!(
-        of("fd").len() >= 3 && of("fd").iter().all(|file| file.is_empty() || known(&file)),
+        of("fd").len() >= 3 && of("fd").iter().all(|file| file.is_empty() || known(file)),
         "{log}"
     );
     assert!(of("socket").is_empty() && of("path").is_empty(), "{log}");
@@ -137,12 +137,12 @@ async fn an_agent_sees_nothing_of_the_host() {
     let on_the_way =
         |path: &str| mirrors.starts_with(path) || Path::new(path).starts_with(&mirrors);
     assert!(!of("data").is_empty() && of("data").iter().all(|path| on_the_way(path)), "{log}");
-    let own = |path: &&str| {
+    let own = |path: &str| {
         ["/workspace/", "/home/agent", "/tmp", "/dev/shm", "/proc/"]
             .iter()
             .any(|at| path.starts_with(at))
     };
-    assert!(of("writable").iter().all(|path| own(&path)), "{log}");
+    assert!(of("writable").iter().all(|path| own(path)), "{log}");
     // Other users of the host see as little of what agents did, even where the directory is open.
     for name in ["admin.key", "attempts", "dispatches", "launcher", "outpost.db", "repos"] {
         let mode = std::fs::metadata(data.join(name)).unwrap().permissions().mode();

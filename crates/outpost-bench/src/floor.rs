@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::histogram::Histogram;
+use crate::histogram::Histogram;
 
 /// Size of one write, bytes.
 const BLOCK_BYTES: usize = 4_096;
@@ -36,19 +36,19 @@ pub(crate) struct Floor {
 /// Medians and 99th percentiles of everything measured, milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct FloorFigures {
+pub struct FloorFigures {
     /// Write of 4 KiB over old data, then fdatasync.
-    pub(crate) overwrite_p50: f64,
+    pub overwrite_p50: f64,
     /// See [`FloorFigures::overwrite_p50`].
-    pub(crate) overwrite_p99: f64,
+    pub overwrite_p99: f64,
     /// Write of 4 KiB at the end of a file, then fdatasync.
-    pub(crate) append_p50: f64,
+    pub append_p50: f64,
     /// See [`FloorFigures::append_p50`].
-    pub(crate) append_p99: f64,
+    pub append_p99: f64,
     /// Start of a static program until its end is known.
-    pub(crate) exec_p50: f64,
+    pub exec_p50: f64,
     /// See [`FloorFigures::exec_p50`].
-    pub(crate) exec_p99: f64,
+    pub exec_p99: f64,
 }
 
 impl Floor {
@@ -116,7 +116,9 @@ impl Floor {
 /// A program that only ends: our own where this processor and directory allow it, else `true`.
 fn program(dir: &Path) -> io::Result<PathBuf> {
     let fallback = PathBuf::from("/bin/true");
-    let Some(code) = exit_code() else { return Ok(fallback) };
+    let Some(code) = exit_code() else {
+        return Ok(fallback);
+    };
     let path = dir.join("exit");
     let mut file = OpenOptions::new();
     let file = file.write(true).create(true).truncate(true).mode(0o700).open(&path)?;

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::datadir::{self, DataDir, ServerInfo};
-use crate::error::CliError;
-use crate::secret::Secret;
+use crate::error::BenchError;
+use crate::options::{Key, Place, create_private};
 
 /// Name of the agent that waits.
 pub(crate) const AGENT: &str = "bench";
@@ -32,23 +31,19 @@ pub(crate) struct Server {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// Its admin key.
-    pub(crate) key: Secret,
+    pub(crate) key: Key,
     /// From its start as a process until it said that it takes requests.
     pub(crate) start: Duration,
 }
 
 impl Server {
     /// Starts one on `data` with this many slots. Its log goes to `server.log` beside the records.
-    pub(crate) fn start(data: &Path, slots: u32) -> Result<Self, CliError> {
+    pub(crate) fn start(place: &Place, data: &Path, slots: u32) -> Result<Self, BenchError> {
         let config = write_config(data, slots)?;
         let log = File::options().create(true).append(true).open(data.join("server.log"))?;
-        let mut command = Command::new(std::env::current_exe()?);
-        for (name, _) in std::env::vars_os() {
-            // What the operator set for a real server must not change what is measured.
-            let name_text = name.to_string_lossy();
-            if name_text.starts_with("OUTPOST_") && name_text != "OUTPOST_LOG" {
-                command.env_remove(&name);
-            }
+        let mut command = Command::new(&place.program);
+        for name in &place.forget {
+            command.env_remove(name);
         }
         command.args(["--json", "--color", "never", "--data-dir"]).arg(data);
         command.arg("--config").arg(&config).args(["serve", "--listen", "127.0.0.1:0"]);
@@ -62,17 +57,18 @@ impl Server {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         let start = begin.elapsed();
-        let ready = serde_json::from_str::<ServerInfo>(&line).ok();
-        let address = ready.and_then(|info| info.url.strip_prefix("http://")?.parse().ok());
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        let url = ready["url"].as_str().and_then(|url| url.strip_prefix("http://"));
+        let address = url.and_then(|address| address.parse().ok());
         let Some(address) = address else {
             let _ = child.kill();
             let _ = child.wait();
             let log = std::fs::read_to_string(data.join("server.log")).unwrap_or_default();
             let last = log.lines().last().unwrap_or("it said nothing");
-            return Err(CliError::failed("the server of the bench did not start")
+            return Err(BenchError::failed("the server of the bench did not start")
                 .with_hint(format!("its last words: {last}")));
         };
-        let key = datadir::read_key(&DataDir::new(data.into()).admin_key_file())?;
+        let key = Key::new(std::fs::read_to_string(data.join("admin.key"))?.trim().to_owned());
         Ok(Self { child, address, key, start })
     }
 
@@ -82,7 +78,7 @@ impl Server {
     }
 
     /// Processor time it has used, user and system, all threads; to 10 ms.
-    pub(crate) fn cpu(&self) -> Result<Duration, CliError> {
+    pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
         // The name of the program may hold blanks; it ends with the last parenthesis. Then, counted
         // from there, user and system time are the 12th and 13th word: proc(5).
@@ -91,12 +87,12 @@ impl Server {
             Some(words.next()?.parse::<f64>().ok()? + words.next()?.parse::<f64>().ok()?)
         });
         let ticks =
-            ticks.ok_or_else(|| CliError::failed("the kernel's account is not understood"))?;
+            ticks.ok_or_else(|| BenchError::failed("the kernel's account is not understood"))?;
         Ok(Duration::from_secs_f64(ticks / TICKS_PER_SECOND))
     }
 
     /// Resident memory, bytes.
-    pub(crate) fn memory_bytes(&self) -> Result<u64, CliError> {
+    pub(crate) fn memory_bytes(&self) -> Result<u64, BenchError> {
         const PAGE_BYTES: u64 = 4_096;
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid()))?;
         let pages = text.split(' ').nth(1).and_then(|word| word.parse::<u64>().ok());
@@ -104,7 +100,7 @@ impl Server {
     }
 
     /// Ends it without a word, as a crash would; its launcher and agents go on.
-    pub(crate) fn kill(mut self) -> Result<(), CliError> {
+    pub(crate) fn kill(mut self) -> Result<(), BenchError> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
@@ -131,8 +127,8 @@ impl Drop for Server {
     }
 }
 
-fn write_config(data: &Path, slots: u32) -> Result<PathBuf, CliError> {
-    DataDir::new(data.into()).create()?;
+fn write_config(data: &Path, slots: u32) -> Result<PathBuf, BenchError> {
+    create_private(data)?;
     let path = data.join("bench.toml");
     let text = format!(
         "[[agents]]\nname = \"{AGENT}\"\ncommand = [\"/usr/bin/sleep\", \"86400\"]\n\

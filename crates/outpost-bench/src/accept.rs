@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use outpost_core::{AgentDefaults, Dispatch, DispatchSpec};
 use outpost_store::{
@@ -15,14 +15,14 @@ use outpost_store::{
 };
 use outpost_types::{DispatchId, DispatchRequest, KeyId, TenantId, Tier, Timestamp};
 
-use super::client::{self, Load, Traffic};
-use super::dataset::mix;
-use super::report::{Goal, Report, Row};
-use super::server::{AGENT, Server};
-use super::{Bench, ROUNDS_COUNT};
-use crate::args::AcceptBench;
-use crate::error::CliError;
-use crate::secret::Secret;
+use crate::client::{self, Load, Traffic};
+use crate::dataset::mix;
+use crate::error::BenchError;
+use crate::options::AcceptOptions;
+use crate::options::Key;
+use crate::report::{Goal, Report, Row};
+use crate::server::{AGENT, Server};
+use crate::{Bench, ROUNDS_COUNT};
 
 /// Goals of the project on two processors that the load shares.
 const ACCEPTS_PER_SECOND: f64 = 20_000.0;
@@ -53,7 +53,7 @@ struct Acknowledged {
 }
 
 impl Accepts {
-    fn new(key: &Secret, task_bytes: u32, round: u64, remember: bool) -> Self {
+    fn new(key: &Key, task_bytes: u32, round: u64, remember: bool) -> Self {
         let body = format!("{{\"agent\":\"{AGENT}\",\"task\":\"{}\"}}", task(task_bytes));
         let head = format!(
             "POST /dispatch HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {}\r\n\
@@ -84,7 +84,9 @@ impl Traffic for Accepts {
     }
 
     fn accept(&self, connection: usize, number: u64, status: u16, body: &[u8]) -> bool {
-        let Some(id) = id_in(body).filter(|_| status == 201) else { return false };
+        let Some(id) = id_in(body).filter(|_| status == 201) else {
+            return false;
+        };
         if let Some(list) = &self.acknowledged {
             let one = Acknowledged { connection, number, id: id.to_owned() };
             list.lock().unwrap_or_else(PoisonError::into_inner).push(one);
@@ -109,10 +111,10 @@ fn task(bytes: u32) -> String {
 }
 
 /// Measures.
-pub(super) fn run(mut bench: Bench<'_>, args: &AcceptBench) -> Result<Report, CliError> {
-    let time = Duration::from_secs(args.time);
+pub(crate) fn run(mut bench: Bench<'_>, args: &AcceptOptions) -> Result<Report, BenchError> {
+    let time = args.time;
     let clients = args.clients as usize;
-    let server = Server::start(&bench.dir("server"), 1)?;
+    let server = Server::start(&bench.place, &bench.dir("server"), 1)?;
     take_the_slot(&server)?;
     let bare = Bare::open(&bench.dir("bare"), args.task_bytes)?;
     let (mut load, mut bare_rate, mut cpu) = (Load::none(), 0.0, Duration::ZERO);
@@ -160,14 +162,14 @@ pub(super) fn run(mut bench: Bench<'_>, args: &AcceptBench) -> Result<Report, Cl
 }
 
 /// Makes the one dispatch that runs, so that all others wait.
-fn take_the_slot(server: &Server) -> Result<(), CliError> {
+fn take_the_slot(server: &Server) -> Result<(), BenchError> {
     let traffic: Arc<dyn Traffic> = Arc::new(Accepts::new(&server.key, 1, u64::MAX, false));
     client::each(server.address, 1, 1, &traffic)?.checked("the first dispatch")?;
     wait_for_running(server, 1)
 }
 
 /// Waits until this many agents run.
-pub(super) fn wait_for_running(server: &Server, count: u32) -> Result<(), CliError> {
+pub(crate) fn wait_for_running(server: &Server, count: u32) -> Result<(), BenchError> {
     const PATIENCE_SECONDS: u64 = 120;
     const LOOK_MILLIS: u64 = 20;
     let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
@@ -176,13 +178,13 @@ pub(super) fn wait_for_running(server: &Server, count: u32) -> Result<(), CliErr
         let (_, body) = client::ask(server.address, &path, server.key.expose())?;
         let (_, fleet) = client::ask(server.address, "/fleet", server.key.expose())?;
         let fleet: serde_json::Value = serde_json::from_slice(&fleet)
-            .map_err(|error| CliError::chain("the fleet cannot be read", &error))?;
+            .map_err(|error| BenchError::chain("the fleet cannot be read", &error))?;
         if fleet["running"].as_u64() == Some(u64::from(count)) && id_in(&body).is_some() {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(LOOK_MILLIS));
     }
-    Err(CliError::failed("the agents of the bench did not start")
+    Err(BenchError::failed("the agents of the bench did not start")
         .with_hint("`outpost doctor` checks whether sandboxes work on this machine"))
 }
 
@@ -193,9 +195,9 @@ struct Bare {
 }
 
 impl Bare {
-    fn open(dir: &Path, task_bytes: u32) -> Result<Self, CliError> {
+    fn open(dir: &Path, task_bytes: u32) -> Result<Self, BenchError> {
         let store = SqliteStore::open(&SqliteOptions::new(dir, 0))
-            .map_err(|error| CliError::chain("the bare store cannot be opened", &error))?;
+            .map_err(|error| BenchError::chain("the bare store cannot be opened", &error))?;
         let request = DispatchRequest {
             agent: AGENT.to_owned(),
             task: task(task_bytes),
@@ -208,7 +210,7 @@ impl Bare {
     }
 
     /// Accepts per second.
-    fn run(&self, clients: usize, time: Duration, round: u64) -> Result<f64, CliError> {
+    fn run(&self, clients: usize, time: Duration, round: u64) -> Result<f64, BenchError> {
         client::runtime()?.block_on(async {
             let begin = Instant::now();
             let mut tasks = tokio::task::JoinSet::new();
@@ -226,16 +228,22 @@ impl Bare {
             }
             let mut total = 0;
             while let Some(ended) = tasks.join_next().await {
-                let ended = ended.map_err(|error| CliError::chain("a writer failed", &error))?;
-                total += ended.map_err(|error| CliError::chain("the bare store failed", &error))?;
+                let ended = ended.map_err(|error| BenchError::chain("a writer failed", &error))?;
+                total +=
+                    ended.map_err(|error| BenchError::chain("the bare store failed", &error))?;
             }
             Ok(total as f64 / begin.elapsed().as_secs_f64())
         })
     }
 }
 
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn accept(spec: &DispatchSpec, serial: u64) -> AcceptDispatch {
-    let now = crate::render::format::now();
+    let now = now();
     let random = (u128::from(mix(serial)) << 16) | u128::from(serial & 0xFFFF);
     let key = KeyId::from_parts(1, 1);
     let id = DispatchId::from_parts(now.as_millis(), random);
@@ -288,21 +296,21 @@ impl Traffic for Again {
 }
 
 /// Kills the server under load, again and again, and counts.
-pub(super) fn kill(
+pub(crate) fn kill(
     mut bench: Bench<'_>,
-    args: &AcceptBench,
+    args: &AcceptOptions,
     times: u32,
-) -> Result<Report, CliError> {
+) -> Result<Report, BenchError> {
     let dir = bench.dir("server");
     let (mut total, mut lost, mut other) = (0, 0, 0);
     let mut start = Duration::ZERO;
-    let mut server = Server::start(&dir, 1)?;
+    let mut server = Server::start(&bench.place, &dir, 1)?;
     take_the_slot(&server)?;
     for round in 0..u64::from(times) {
         bench.floor.round()?;
         let accepts = Arc::new(Accepts::new(&server.key, args.task_bytes, round, true));
         kill_under_load(server, args, &accepts)?;
-        server = Server::start(&dir, 1)?;
+        server = Server::start(&bench.place, &dir, 1)?;
         start = start.max(server.start);
         let list = accepts.acknowledged();
         let (missing, changed) = ask_again((server.address, &server.key), args, round, &list)?;
@@ -330,12 +338,12 @@ pub(super) fn kill(
 /// Kills the server half the time of a round after its first answer, and waits for the load to notice.
 fn kill_under_load(
     server: Server,
-    args: &AcceptBench,
+    args: &AcceptOptions,
     accepts: &Arc<Accepts>,
-) -> Result<(), CliError> {
+) -> Result<(), BenchError> {
     const PATIENCE_SECONDS: u64 = 120;
     const LOOK_MILLIS: u64 = 1;
-    let (address, half) = (server.address, Duration::from_secs(args.time) / 2);
+    let (address, half) = (server.address, args.time / 2);
     let patience = Duration::from_secs(PATIENCE_SECONDS);
     let traffic: Arc<dyn Traffic> = Arc::clone(accepts) as Arc<dyn Traffic>;
     let clients = args.clients as usize;
@@ -349,11 +357,11 @@ fn kill_under_load(
             server.kill()
         });
         let load = client::closed(address, clients, patience + half, &traffic);
-        let killed = killer.join().unwrap_or_else(|_| Err(CliError::failed("the kill failed")));
+        let killed = killer.join().unwrap_or_else(|_| Err(BenchError::failed("the kill failed")));
         killed.and(load)
     })?;
     if load.refused > 0 || load.broken < clients as u64 {
-        return Err(CliError::failed(format!(
+        return Err(BenchError::failed(format!(
             "the kill did not come in the middle: {} wrong answers, {} of {clients} connections broke",
             load.refused, load.broken
         )));
@@ -363,14 +371,14 @@ fn kill_under_load(
 
 /// How many are gone, and how many idempotency keys do not give the same dispatch again.
 fn ask_again(
-    (address, key): (SocketAddr, &Secret),
-    args: &AcceptBench,
+    (address, key): (SocketAddr, &Key),
+    args: &AcceptOptions,
     round: u64,
     list: &[Acknowledged],
-) -> Result<(u64, u64), CliError> {
+) -> Result<(u64, u64), BenchError> {
     let connections = (args.clients as usize).min(list.len()).max(1);
     if list.is_empty() {
-        return Err(CliError::failed("nothing was acknowledged before the kill"));
+        return Err(BenchError::failed("nothing was acknowledged before the kill"));
     }
     let count = |replay| {
         let traffic: Arc<dyn Traffic> = Arc::new(Again {
@@ -383,7 +391,7 @@ fn ask_again(
         let each = list.len().div_ceil(connections) as u64;
         let load = client::each(address, connections, each, &traffic)?;
         // A connection that broke says nothing about what it still had to ask.
-        Ok::<_, CliError>(load.refused + load.broken * each)
+        Ok::<_, BenchError>(load.refused + load.broken * each)
     };
     Ok((count(false)?, count(true)?))
 }
@@ -442,9 +450,8 @@ mod tests {
 
     #[test]
     fn a_server_that_loses_or_doubles_is_found_out() {
-        let place = crate::args::BenchPlace { temporary: None };
-        let args = AcceptBench { place, clients: 2, time: 1, task_bytes: 1, kill: None };
-        let key = Secret::new("otp_0".to_owned());
+        let args = AcceptOptions { clients: 2, time: Duration::from_secs(1), task_bytes: 1 };
+        let key = Key::new("otp_0".to_owned());
         let list: Vec<_> = (0_u64..)
             .zip(IDS)
             .map(|(number, id)| Acknowledged { connection: 0, number, id: id.to_owned() })

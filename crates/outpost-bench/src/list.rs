@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use outpost_types::Timestamp;
 
-use super::client::{self, Traffic};
-use super::dataset::{DataSet, mix};
-use super::report::{Goal, Report, Row};
-use super::server::Server;
-use super::{Bench, ROUNDS_COUNT};
-use crate::args::ListBench;
-use crate::error::CliError;
+use crate::client::{self, Traffic};
+use crate::dataset::{DataSet, mix};
+use crate::error::BenchError;
+use crate::options::ListOptions;
+use crate::report::{Goal, Report, Row};
+use crate::server::Server;
+use crate::{Bench, ROUNDS_COUNT};
 
 /// Goals of the project: p99 of a page, up to a million records and beyond.
 const PAGE_P99_MILLIS_MAX: f64 = 5.0;
@@ -48,7 +48,7 @@ impl Pages {
             .replace("{repo}", &(dice % 50).to_string())
             .replace("{user}", &(dice % 100).to_string())
             .replace("{tag}", &(dice % 30).to_string());
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             return format!("/runs?limit=100{filter}");
         }
         // From anywhere but the very first days, so that there is a full page to find.
@@ -70,9 +70,9 @@ impl Traffic for Pages {
 }
 
 /// Measures.
-pub(super) fn run(mut bench: Bench<'_>, args: &ListBench) -> Result<Report, CliError> {
+pub(crate) fn run(mut bench: Bench<'_>, args: &ListOptions) -> Result<Report, BenchError> {
     let (set, dir) = bench.data(&args.data)?;
-    let server = Server::start(&dir, 1)?;
+    let server = Server::start(&bench.place, &dir, 1)?;
     let clients = args.clients as usize;
     let goal =
         if set.records > LARGE_RECORDS { PAGE_P99_MILLIS_MAX_LARGE } else { PAGE_P99_MILLIS_MAX };

@@ -16,9 +16,9 @@ use outpost_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::client::runtime;
-use crate::error::CliError;
-use crate::ui::Ui;
+use crate::client::runtime;
+use crate::error::BenchError;
+use crate::options::{Notes, create_private};
 
 /// Says what the data set is; written when it is whole.
 const MARKER_FILE: &str = "dataset.json";
@@ -48,35 +48,35 @@ pub(crate) struct DataSet {
 
 impl DataSet {
     /// The data set in `dir`; made when the directory holds none.
-    pub(crate) fn in_dir(ui: &Ui, dir: &Path, records: u64) -> Result<Self, CliError> {
+    pub(crate) fn in_dir(ui: Notes<'_>, dir: &Path, records: u64) -> Result<Self, BenchError> {
         let marker = dir.join(MARKER_FILE);
         if let Ok(text) = std::fs::read_to_string(&marker) {
             let found: Self = serde_json::from_str(&text)
-                .map_err(|error| CliError::chain("the data set cannot be read", &error))?;
+                .map_err(|error| BenchError::chain("the data set cannot be read", &error))?;
             if found.records == records {
                 return Ok(found);
             }
-            return Err(CliError::usage(format!(
+            return Err(BenchError::failed(format!(
                 "{} holds a data set of {} records",
                 dir.display(),
                 found.records
             ))
             .with_hint(format!("say --records {}, or name another directory", found.records)));
         }
-        crate::datadir::DataDir::new(dir.into()).create()?;
+        create_private(dir)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let set = Self { records, first_millis: now.saturating_sub(SPAN_MILLIS) };
         set.fill(ui, dir)?;
         let text = serde_json::to_string(&set)
-            .map_err(|error| CliError::chain("the data set cannot be described", &error))?;
+            .map_err(|error| BenchError::chain("the data set cannot be described", &error))?;
         std::fs::write(&marker, text)?;
         Ok(set)
     }
 
-    fn fill(self, ui: &Ui, dir: &Path) -> Result<(), CliError> {
+    fn fill(self, ui: Notes<'_>, dir: &Path) -> Result<(), BenchError> {
         ui.note(&format!("making a data set of {} records", self.records));
-        let failed = |error| CliError::chain("the data set cannot be written", &error);
+        let failed = |error| BenchError::chain("the data set cannot be written", &error);
         let store = SqliteStore::open(&SqliteOptions::new(dir, 0)).map_err(failed)?;
         let begin = Instant::now();
         runtime()?.block_on(async {
@@ -96,7 +96,7 @@ impl DataSet {
                 tokio::select! {
                     ended = tasks.join_next() => match ended {
                         Some(Ok(result)) => result.map_err(failed)?,
-                        Some(Err(error)) => return Err(CliError::chain("a writer failed", &error)),
+                        Some(Err(error)) => return Err(BenchError::chain("a writer failed", &error)),
                         None => return Ok(()),
                     },
                     _ = notes.tick() => {
@@ -121,7 +121,7 @@ impl DataSet {
 
     /// Whether a record is the admin's, and so can be asked for.
     pub(crate) fn is_local(index: u64) -> bool {
-        mix(index ^ 1) % 5 > 0
+        !mix(index ^ 1).is_multiple_of(5)
     }
 
     fn record(self, index: u64) -> AcceptDispatch {
@@ -160,7 +160,7 @@ fn spec(index: u64, dice: u64) -> DispatchSpec {
     if dice & 4 == 0 {
         tags.push("nightly".to_owned());
     }
-    if index % RARE_EVERY == 0 {
+    if index.is_multiple_of(RARE_EVERY) {
         tags.push("rare".to_owned());
     }
     let request = DispatchRequest {
@@ -220,15 +220,14 @@ pub(crate) const fn mix(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::Verbosity;
 
     #[test]
     fn a_data_set_is_made_once_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (ui, _out, _err) = Ui::captured(Verbosity::default());
-        let made = DataSet::in_dir(&ui, dir.path(), 700).unwrap();
-        assert_eq!(DataSet::in_dir(&ui, dir.path(), 700).unwrap(), made);
-        assert!(DataSet::in_dir(&ui, dir.path(), 701).is_err());
+        let ui = Notes(&|_| {});
+        let made = DataSet::in_dir(ui, dir.path(), 700).unwrap();
+        assert_eq!(DataSet::in_dir(ui, dir.path(), 700).unwrap(), made);
+        assert!(DataSet::in_dir(ui, dir.path(), 701).is_err());
         let store = SqliteStore::open(&SqliteOptions::new(dir.path(), 0)).unwrap();
         runtime().unwrap().block_on(async {
             for index in 0..700 {

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Bench;
-use super::accept::wait_for_running;
-use super::client::{self, Traffic};
-use super::report::{Goal, Report, Row};
-use super::server::{AGENT, Server};
-use crate::args::RestartBench;
-use crate::error::CliError;
+use crate::Bench;
+use crate::accept::wait_for_running;
+use crate::client::{self, Traffic};
+use crate::error::BenchError;
+use crate::options::RestartOptions;
+use crate::report::{Goal, Report, Row};
+use crate::server::{AGENT, Server};
 
 /// Goals of the project.
 const ACCEPTING_MILLIS_MAX: f64 = 500.0;
@@ -46,9 +46,9 @@ impl Traffic for Starts {
 }
 
 /// Measures.
-pub(super) fn run(mut bench: Bench<'_>, args: &RestartBench) -> Result<Report, CliError> {
+pub(crate) fn run(mut bench: Bench<'_>, args: &RestartOptions) -> Result<Report, BenchError> {
     let (set, dir) = bench.data(&args.data)?;
-    let mut server = Server::start(&dir, args.live)?;
+    let mut server = Server::start(&bench.place, &dir, args.live)?;
     let traffic: Arc<dyn Traffic> = Arc::new(Starts { key: server.key.expose().to_owned() });
     bench.ui.note(&format!("starting {} agents", args.live));
     client::each(server.address, 1, u64::from(args.live), &traffic)?.checked("dispatches")?;
@@ -59,11 +59,13 @@ pub(super) fn run(mut bench: Bench<'_>, args: &RestartBench) -> Result<Report, C
         let held = settled_descriptors(&server);
         server.kill()?;
         let begin = Instant::now();
-        server = Server::start(&dir, args.live)?;
+        server = Server::start(&bench.place, &dir, args.live)?;
         let (status, _) = client::ask(server.address, "/health", server.key.expose())?;
         let up = begin.elapsed();
         wait_for_descriptors(&server, held)?;
         let back = begin.elapsed();
+        // One that could not be taken up is recorded as lost a moment later.
+        settled_descriptors(&server);
         wait_for_running(&server, args.live)?;
         bench.ui.note(&format!(
             "restart {round}: accepting ({status}) after {:.0} ms, {held} descriptors back after {:.0} ms",
@@ -90,7 +92,9 @@ pub(super) fn run(mut bench: Bench<'_>, args: &RestartBench) -> Result<Report, C
 /// Descriptors of sandboxes that the server holds: process handles, pipes and sockets.
 fn descriptors(server: &Server) -> usize {
     let dir = format!("/proc/{}/fd", server.pid());
-    let Ok(entries) = std::fs::read_dir(Path::new(&dir)) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(Path::new(&dir)) else {
+        return 0;
+    };
     let kinds = ["anon_inode:[pidfd]", "pipe:", "socket:"];
     entries
         .flatten()
@@ -113,7 +117,7 @@ fn settled_descriptors(server: &Server) -> usize {
     last
 }
 
-fn wait_for_descriptors(server: &Server, wanted: usize) -> Result<(), CliError> {
+fn wait_for_descriptors(server: &Server, wanted: usize) -> Result<(), BenchError> {
     let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
     while Instant::now() < deadline {
         if descriptors(server) >= wanted {
@@ -121,7 +125,7 @@ fn wait_for_descriptors(server: &Server, wanted: usize) -> Result<(), CliError> 
         }
         std::thread::sleep(Duration::from_millis(LOOK_MILLIS));
     }
-    Err(CliError::failed(format!(
+    Err(BenchError::failed(format!(
         "after the restart the server holds {} of {wanted} descriptors of its sandboxes",
         descriptors(server)
     ))

@@ -16,8 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::histogram::Histogram;
-use crate::error::CliError;
+use crate::error::BenchError;
+use crate::histogram::Histogram;
 
 /// Largest answer that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -75,11 +75,11 @@ impl Load {
     }
 
     /// Fails unless every answer was good.
-    pub(crate) fn checked(self, what: &str) -> Result<Self, CliError> {
+    pub(crate) fn checked(self, what: &str) -> Result<Self, BenchError> {
         if self.refused == 0 && self.broken == 0 && self.latency.count() > 0 {
             return Ok(self);
         }
-        Err(CliError::failed(format!(
+        Err(BenchError::failed(format!(
             "{what}: {} good answers, {} wrong ones, {} broken connections",
             self.latency.count(),
             self.refused,
@@ -149,7 +149,7 @@ fn read_head(bytes: &[u8]) -> io::Result<Option<(u16, usize, usize)>> {
 }
 
 /// A runtime of one thread for the load; the server has the rest of the machine.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, BenchError> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn closed(
     connections: usize,
     time: Duration,
     traffic: &Arc<dyn Traffic>,
-) -> Result<Load, CliError> {
+) -> Result<Load, BenchError> {
     run_closed(address, connections, time, u64::MAX, traffic)
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn each(
     connections: usize,
     count: u64,
     traffic: &Arc<dyn Traffic>,
-) -> Result<Load, CliError> {
+) -> Result<Load, BenchError> {
     run_closed(address, connections, Duration::from_secs(EACH_SECONDS_MAX), count, traffic)
 }
 
@@ -179,7 +179,7 @@ fn run_closed(
     time: Duration,
     count: u64,
     traffic: &Arc<dyn Traffic>,
-) -> Result<Load, CliError> {
+) -> Result<Load, BenchError> {
     runtime()?.block_on(async {
         let mut opened = Vec::with_capacity(connections);
         for _ in 0..connections {
@@ -265,7 +265,7 @@ pub(crate) fn open(
     time: Duration,
     per_second: f64,
     traffic: &Arc<dyn Traffic>,
-) -> Result<Load, CliError> {
+) -> Result<Load, BenchError> {
     runtime()?.block_on(async {
         let waiting = Arc::new(Waiting {
             due: Mutex::default(),
@@ -354,7 +354,11 @@ pub(crate) fn get(out: &mut Vec<u8>, path: &str, key: &str) {
 }
 
 /// Reads one address once: status and body.
-pub(crate) fn ask(address: SocketAddr, path: &str, key: &str) -> Result<(u16, Vec<u8>), CliError> {
+pub(crate) fn ask(
+    address: SocketAddr,
+    path: &str,
+    key: &str,
+) -> Result<(u16, Vec<u8>), BenchError> {
     runtime()?.block_on(async {
         let mut connection = Connection::open(address).await?;
         get(&mut connection.sent, path, key);

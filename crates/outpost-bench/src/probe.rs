@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::floor::FloorFigures;
+use crate::floor::FloorFigures;
 
 /// Above this one-minute load average at the start, figures are marked: others used the machine.
 const LOAD_AVERAGE_MAX: f64 = 1.5;
@@ -10,7 +10,7 @@ const LOAD_AVERAGE_MAX: f64 = 1.5;
 /// The machine at the start of a bench.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Probe {
+pub struct Probe {
     /// Version of Outpost.
     version: &'static str,
     /// Processors this process may use.
@@ -27,13 +27,13 @@ pub(crate) struct Probe {
 
 impl Probe {
     /// Looks at the machine; `dir` is where the data will be.
-    pub(crate) fn now(dir: &std::path::Path) -> Self {
+    pub(crate) fn now(dir: &std::path::Path, version: &'static str) -> Self {
         let load_average = std::fs::read_to_string("/proc/loadavg")
             .ok()
             .and_then(|text| text.split(' ').next()?.parse().ok())
             .unwrap_or(f64::NAN);
         Self {
-            version: env!("CARGO_PKG_VERSION"),
+            version,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             load_average,
             disturbed: load_average > LOAD_AVERAGE_MAX,
@@ -43,7 +43,8 @@ impl Probe {
     }
 
     /// Two or three lines for a person.
-    pub(crate) fn text(&self, floor: &FloorFigures) -> String {
+    #[must_use]
+    pub fn text(&self, floor: &FloorFigures) -> String {
         let mut text = format!(
             "outpost {}, {} cores, load {:.2}, kernel {}, {}\n\
              fdatasync of 4 KiB: overwrite {:.3} / {:.3} ms, append {:.3} / {:.3} ms; \
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_machine_is_known() {
-        let probe = Probe::now(std::path::Path::new("/proc"));
+        let probe = Probe::now(std::path::Path::new("/proc"), "1");
         assert_eq!(probe.file_system, "proc");
         assert!(probe.cores >= 1 && probe.load_average >= 0.0 && !probe.kernel.is_empty());
     }

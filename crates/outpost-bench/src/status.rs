@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{self, Load, Traffic};
-use super::dataset::{DataSet, mix};
-use super::report::{Goal, Report, Row};
-use super::server::Server;
-use super::{Bench, ROUNDS_COUNT};
-use crate::args::StatusBench;
-use crate::error::CliError;
+use crate::client::{self, Load, Traffic};
+use crate::dataset::{DataSet, mix};
+use crate::error::BenchError;
+use crate::options::StatusOptions;
+use crate::report::{Goal, Report, Row};
+use crate::server::Server;
+use crate::{Bench, ROUNDS_COUNT};
 
 /// Goals of the project on two processors that the load shares.
 const POLLS_PER_SECOND: f64 = 40_000.0;
@@ -63,10 +63,10 @@ impl Traffic for Health {
 }
 
 /// Measures.
-pub(super) fn run(mut bench: Bench<'_>, args: &StatusBench) -> Result<Report, CliError> {
+pub(crate) fn run(mut bench: Bench<'_>, args: &StatusOptions) -> Result<Report, BenchError> {
     let (set, dir) = bench.data(&args.data)?;
-    let server = Server::start(&dir, 1)?;
-    let time = Duration::from_secs(args.time);
+    let server = Server::start(&bench.place, &dir, 1)?;
+    let time = args.time;
     let clients = args.clients as usize;
     let (mut polls, mut health) = (Measured::new(), Measured::new());
     for round in 0..ROUNDS_COUNT as u64 {
@@ -110,7 +110,7 @@ impl Measured {
         clients: usize,
         time: Duration,
         traffic: &Arc<dyn Traffic>,
-    ) -> Result<(), CliError> {
+    ) -> Result<(), BenchError> {
         let before = server.cpu()?;
         let load = client::closed(server.address, clients, time, traffic)?.checked("the load")?;
         self.cpu += server.cpu()?.saturating_sub(before);

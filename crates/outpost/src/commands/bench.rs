@@ -1,0 +1,165 @@
+//! `outpost bench`: goal, measured, floor. The work is done by `outpost-bench`; here are its flags and
+//! its table.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use outpost_bench::{
+    AcceptOptions, BenchError, Data, Goal, ListOptions, Notes, Place, Report, RestartOptions, Row,
+    StatusOptions,
+};
+
+use crate::args::{BenchArgs, BenchCommand, BenchData, BenchPlace};
+use crate::ctx::Ctx;
+use crate::datadir::DataDir;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::render::table::{Column, table};
+use crate::ui::Surface;
+
+/// Start of the variables that a server reads, but for that of its log's detail.
+const OWN_VARIABLES: &str = "OUTPOST_";
+const LOG_VARIABLE: &str = "OUTPOST_LOG";
+
+/// Measures. Exit code 1 when a goal is not met.
+pub(crate) fn run(ctx: &Ctx, args: BenchArgs) -> Result<Exit, CliError> {
+    if cfg!(debug_assertions) {
+        ctx.ui.warn("this is a debug build: its figures say nothing");
+    }
+    // The load has a runtime of its own; this one only waits.
+    let report = tokio::task::block_in_place(|| measure(ctx, args.command))?;
+    if ctx.ui.verbosity.json {
+        ctx.ui.json(&report)?;
+    } else {
+        ctx.ui.data(&text(ctx.ui.out, &report))?;
+    }
+    let missed = report.rows.iter().any(|row| row.met() == Some(false));
+    Ok(if missed { Exit::Failed } else { Exit::Ok })
+}
+
+fn measure(ctx: &Ctx, command: BenchCommand) -> Result<Report, CliError> {
+    let say = |line: &str| ctx.ui.note(line);
+    let notes = Notes(&say);
+    let report = match command {
+        BenchCommand::Accept(args) => {
+            let options = AcceptOptions {
+                clients: args.clients,
+                time: Duration::from_secs(args.time),
+                task_bytes: args.task_bytes,
+            };
+            let place = place(ctx, &args.place)?;
+            match args.kill {
+                Some(times) => outpost_bench::kill(place, notes, &options, times),
+                None => outpost_bench::accept(place, notes, &options),
+            }
+        }
+        BenchCommand::Status(args) => {
+            let time = Duration::from_secs(args.time);
+            let place = place(ctx, &args.data.place)?;
+            let options = StatusOptions { data: data(args.data), clients: args.clients, time };
+            outpost_bench::status(place, notes, &options)
+        }
+        BenchCommand::List(args) => {
+            let (clients, pages) = (args.clients, args.pages);
+            let place = place(ctx, &args.data.place)?;
+            let options = ListOptions { data: data(args.data), clients, pages };
+            outpost_bench::list(place, notes, &options)
+        }
+        BenchCommand::Restart(args) => {
+            let (live, times) = (args.live, args.times);
+            let place = place(ctx, &args.data.place)?;
+            let options = RestartOptions { data: data(args.data), live, times };
+            outpost_bench::restart(place, notes, &options)
+        }
+    };
+    report.map_err(failed)
+}
+
+fn failed(error: BenchError) -> CliError {
+    match error.hint {
+        Some(hint) => CliError::failed(error.message).with_hint(hint),
+        None => CliError::failed(error.message),
+    }
+}
+
+fn data(args: BenchData) -> Data {
+    Data { dir: args.data, records: args.records }
+}
+
+fn place(ctx: &Ctx, args: &BenchPlace) -> Result<Place, CliError> {
+    let temporary = match &args.temporary {
+        Some(dir) => dir.clone(),
+        // The same disk as real data, but never among it.
+        None => {
+            let data = DataDir::locate(ctx.global.data_dir.as_deref())?;
+            data.root().parent().unwrap_or_else(|| Path::new("/")).to_owned()
+        }
+    };
+    let own = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with(OWN_VARIABLES) && name != LOG_VARIABLE
+    };
+    Ok(Place {
+        temporary,
+        program: std::env::current_exe()?,
+        // What the operator set for a real server must not change what is measured.
+        forget: std::env::vars_os().map(|(name, _)| name).filter(own).collect(),
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn text(surface: Surface, report: &Report) -> String {
+    const COLUMNS: [Column; 5] = [
+        Column::new("FIGURE"),
+        Column::new("GOAL").right(),
+        Column::new("MEASURED").right(),
+        Column::new("MET").painted(paint_met),
+        Column::new("FLOOR").flexible(),
+    ];
+    let rows: Vec<Vec<String>> = report.rows.iter().map(cells).collect();
+    let probe = report.probe.text(&report.floor);
+    format!("bench {}\n{probe}\n{}", report.bench, table(surface, &COLUMNS, &rows))
+}
+
+fn paint_met(surface: Surface, word: &str) -> String {
+    if word == "no" { surface.yellow(word) } else { surface.green(word) }
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let with_unit = |value: f64| {
+        if row.unit.is_empty() { number(value) } else { format!("{} {}", number(value), row.unit) }
+    };
+    let goal = match row.goal {
+        Some(Goal::AtLeast(value)) => format!(">= {}", with_unit(value)),
+        Some(Goal::AtMost(value)) => format!("<= {}", with_unit(value)),
+        None => String::new(),
+    };
+    let met = row.met().map_or("", |met| if met { "yes" } else { "no" });
+    let floor = row.floor.as_ref().map(|(value, what)| format!("{} ({what})", with_unit(*value)));
+    let measured = with_unit(row.measured);
+    vec![row.what.clone(), goal, measured, met.to_owned(), floor.unwrap_or_default()]
+}
+
+/// Three digits that matter.
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_everything() {
+        let row = Row::new("list", "ms", 1.234).goal(Goal::AtMost(5.0)).floor(0.0421, "sync");
+        assert_eq!(cells(&row), ["list", "<= 5.00 ms", "1.23 ms", "yes", "0.042 ms (sync)"]);
+        let row = Row::new("lost", "", 1.0).goal(Goal::AtMost(0.0));
+        assert_eq!(cells(&row), ["lost", "<= 0", "1.00", "no", ""]);
+    }
+}
