@@ -108,6 +108,10 @@ pub fn campaign(plan: Plan) -> anyhow::Result<Tally> {
         let scratch = scratch()?;
         let outcome = runtime.block_on(episode(plan, seed, scratch.path(), &mut tally));
         if let Err(error) = outcome {
+            if plan.mutant.is_some() {
+                // Wanted: nothing to look into.
+                return Err(error.context(format!("seed {seed}")));
+            }
             let kept = scratch.keep();
             return Err(error.context(format!("seed {seed}; kept in {}", kept.display())));
         }

@@ -232,7 +232,6 @@ impl Journal {
     }
 }
 
-/// Whether an event says only that a dispatch waits, which its record says as well.
 /// Whether an event is kept even beyond the bound: what the platform itself says, of which there is
 /// never much.
 const fn is_essential(log_offset: Option<u64>, data: &EventData) -> bool {
@@ -255,6 +254,7 @@ fn too_many() -> EventData {
     })
 }
 
+/// Whether an event says only that a dispatch waits, which its record says as well.
 const fn is_of_waiting(data: &EventData) -> bool {
     matches!(
         data,
