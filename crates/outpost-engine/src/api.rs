@@ -194,7 +194,11 @@ impl EngineApi {
         let live = self.engine.insert_live(dispatch.clone(), journal);
         let audit = audit::of_accept(&dispatch, key);
         let accept = AcceptDispatch { dispatch: dispatch.clone(), idempotency, audit };
-        let accepted = self.engine.inner.store.accept(accept).await;
+        let mut accepted = self.engine.inner.store.accept(accept).await;
+        if accepted.is_err() && matches!(self.engine.inner.store.get(id).await, Ok(Some(_))) {
+            // A store that fails may have written it all the same.
+            accepted = Ok(Accepted::New);
+        }
         if let Ok(Accepted::New) = accepted {
             self.engine.write_event(&live, pending);
             if reason.is_some() {

@@ -65,7 +65,12 @@ async fn record_reports(
             }
             Report::Ended(Outcome::Collected(results)) => Event::Collected { attempt, results },
         };
-        engine.apply_surely(&live, event).await;
+        let recorded = engine.apply_surely(&live, event).await;
+        if is_end && !recorded {
+            // The runner keeps what the next server needs to find out for as long as we listen, and
+            // that is to the end of this server.
+            return std::future::pending().await;
+        }
         if is_end {
             // The runner removes what it saved for a later server once nobody listens.
             break;

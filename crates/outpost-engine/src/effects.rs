@@ -98,15 +98,17 @@ impl Engine {
 /// Reports the deadline of an attempt, unless it stops running before.
 async fn deadline(engine: Engine, live: Arc<Live>, attempt: AttemptId, at: Timestamp) {
     let mut record = live.record.subscribe();
-    let not_running = async {
-        // The answer borrows the record, which must not be held: only that it came is of use.
-        drop(record.wait_for(|record| !matches!(record.state, State::Running { .. })).await);
-    };
-    let passed = tokio::select! {
-        () = engine.sleep_until(at) => true,
-        () = not_running => false,
-    };
-    if passed {
+    let is_due = |record: &Dispatch| matches!(record.state, State::Running { stop: None, .. });
+    // Again, if the clock was set back between the sleep and the look.
+    while is_due(&live.snapshot()) {
+        let not_due = async {
+            // The answer borrows the record, which must not be held: only that it came is of use.
+            drop(record.wait_for(|record| !is_due(record)).await);
+        };
+        tokio::select! {
+            () = engine.sleep_until(at) => {}
+            () = not_due => return,
+        }
         engine.apply_surely(&live, Event::DeadlinePassed { attempt }).await;
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use outpost_core::{Dispatch, Effect, Event, Limits, Queue, State};
 use outpost_runner::{Command, Resume, ResumeStage, Runner};
-use outpost_store::{KeyHash, Store, StoreError};
-use outpost_types::{AttemptId, DispatchId, KeyId, Timestamp};
+use outpost_store::{AuditEntry, KeyHash, Store, StoreError};
+use outpost_types::{AttemptId, DispatchId, Failure, FailureCode, KeyId, Timestamp};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info, warn};
@@ -38,6 +38,9 @@ pub enum OpenError {
     /// The store cannot be read.
     #[error("the records cannot be read")]
     Store(#[from] StoreError),
+    /// Agents of an earlier server cannot be found.
+    #[error("the agents of an earlier server cannot be found: {0}")]
+    Runner(String),
     /// A file of the data directory cannot be used.
     #[error("a file of the data directory cannot be used; check its permissions and free space")]
     Io(#[from] std::io::Error),
@@ -152,11 +155,11 @@ impl Engine {
 
     /// Reads what is live, removes what no live attempt owns, and takes the rest up again.
     async fn recover(&self) -> Result<(), OpenError> {
-        let rebooted = self.note_boot()?;
+        let (boot, rebooted) = self.boot()?;
         let records = self.inner.store.live().await?;
         let held: Vec<_> = records.iter().filter(|record| record.holds_slot()).collect();
         let attempts = held.iter().filter_map(|record| record.attempt_id()).collect();
-        self.inner.runner.sweep(&attempts).await;
+        self.inner.runner.sweep(&attempts).await.map_err(OpenError::Runner)?;
         for record in &records {
             let journal = Journal::open_late(record.id, &self.kept_dir(record.id))?;
             let live = self.insert_live(record.clone(), journal);
@@ -165,10 +168,25 @@ impl Engine {
         }
         for record in held {
             if let (Some(live), Some(attempt)) = (self.live_one(record.id), record.attempt_id()) {
-                self.take_up(&live, record, attempt, rebooted)?;
+                if rebooted && matches!(record.state, State::Provisioning { .. }) {
+                    self.lose_unknown(&live, attempt).await;
+                } else {
+                    self.take_up(&live, record, attempt)?;
+                }
             }
         }
-        Ok(())
+        // Only now: a server that dies before must find out about the reboot once more.
+        Ok(std::fs::write(self.boot_file(), boot)?)
+    }
+
+    /// The machine was started anew while an attempt was being started: nobody can say whether its
+    /// agent ran, so it is not tried again.
+    async fn lose_unknown(&self, live: &Arc<Live>, attempt: AttemptId) {
+        let message = "The machine was restarted while the agent was being started.";
+        let failure = Failure::new(FailureCode::LostWorker, message)
+            .with_hint("Dispatch it again; nothing of this attempt runs any more.");
+        let event = Event::ProvisionFailed { attempt, failure, retry: false };
+        self.apply_surely(live, event).await;
     }
 
     /// Goes on with an attempt of an earlier server.
@@ -177,16 +195,21 @@ impl Engine {
         live: &Arc<Live>,
         record: &Dispatch,
         attempt: AttemptId,
-        rebooted: bool,
     ) -> Result<(), OpenError> {
         info!(%attempt, status = %record.status(), "taking up an attempt of an earlier server");
         let stage = match &record.state {
             State::Running { .. } => ResumeStage::Started,
             State::Completing { .. } => ResumeStage::Ended(record.facts.exit_code),
-            _ => ResumeStage::Placed { rebooted },
+            _ => ResumeStage::Placed,
         };
         let told = live.journal.told()?;
         crate::attempt::start(self, live, attempt, Some(Resume { stage, told }));
+        self.execute_standing(live, record, attempt);
+        Ok(())
+    }
+
+    /// Executes what the state of a live attempt asks for by itself, whichever event led to it.
+    fn execute_standing(&self, live: &Arc<Live>, record: &Dispatch, attempt: AttemptId) {
         match &record.state {
             State::Running { deadline, stop } => {
                 self.execute(live, Effect::ArmDeadline { attempt, at: *deadline });
@@ -200,18 +223,18 @@ impl Engine {
             }
             _ => {}
         }
-        Ok(())
     }
 
-    /// Whether the machine was started anew since the last server ran on this data directory.
-    fn note_boot(&self) -> std::io::Result<bool> {
-        let path = self.inner.config.data_dir.join("boot-id");
+    /// The machine's boot, and whether it is another one than the last server's on this directory.
+    fn boot(&self) -> std::io::Result<(String, bool)> {
         let now = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        match std::fs::read_to_string(&path) {
-            Ok(then) if then == now => Ok(false),
-            Ok(_) => std::fs::write(&path, &now).map(|()| true),
-            Err(_) => std::fs::write(&path, &now).map(|()| false),
-        }
+        let then = std::fs::read_to_string(self.boot_file()).ok();
+        let rebooted = then.is_some_and(|then| then != now);
+        Ok((now, rebooted))
+    }
+
+    fn boot_file(&self) -> PathBuf {
+        self.inner.config.data_dir.join("boot-id")
     }
 
     /// Ends this server, but no agent: the next server on this data directory takes them up.
@@ -283,6 +306,13 @@ impl Engine {
         }
     }
 
+    /// Puts one that could not be placed back to where its record says it belongs.
+    pub(crate) fn requeue(&self, id: DispatchId) {
+        let Some(live) = self.live_one(id) else { return };
+        let record = live.record.borrow();
+        self.lock_queue().observe(Some(&record), &record);
+    }
+
     /// Some that nobody looked at yet.
     pub(crate) fn take_fresh(&self, count_max: usize) -> Vec<DispatchId> {
         let mut fresh = lock(&self.inner.fresh);
@@ -299,24 +329,25 @@ impl Engine {
     }
 
     /// Applies an event that must not get lost: a store that cannot write now is asked again until
-    /// it can, with bounded backoff. Late and repeated events change nothing.
-    pub(crate) async fn apply_surely(&self, live: &Arc<Live>, event: Event) {
+    /// it can, with bounded backoff. Late and repeated events change nothing. `false` when the store
+    /// will never take it: the next server has to find out.
+    pub(crate) async fn apply_surely(&self, live: &Arc<Live>, event: Event) -> bool {
         const BACKOFF_MILLIS_MAX: u64 = 5_000;
         let mut backoff_millis = 50;
         loop {
             match self.apply(live, &event, None).await {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(ApplyError::Rejected(rejection)) => {
                     info!(?event, %rejection, "event changes nothing");
-                    return;
+                    return true;
                 }
-                Err(ApplyError::Store(StoreError::Stale { .. })) => self.reread(live).await,
+                Err(ApplyError::Store(StoreError::Stale { .. })) => {}
                 Err(ApplyError::Store(error)) if may_pass(&error) => {
                     error!(?error, "cannot record a change; trying again");
                 }
                 Err(ApplyError::Store(error)) => {
                     error!(?error, ?event, "cannot record a change, and trying again is no use");
-                    return;
+                    return false;
                 }
             }
             tokio::time::sleep(Duration::from_millis(backoff_millis)).await;
@@ -324,15 +355,51 @@ impl Engine {
         }
     }
 
-    /// Takes up a record that a write of ours reached without our hearing of it.
-    async fn reread(&self, live: &Arc<Live>) {
-        let _guard = live.writing.lock().await;
-        let known = live.snapshot();
-        if let Ok(Some(record)) = self.inner.store.get(known.id).await
-            && record.generation > known.generation
-        {
-            self.announce(live, &known, &record);
+    /// Writes a change down. A store that fails may have written it all the same: then it counts.
+    async fn write_down(
+        &self,
+        after: &Dispatch,
+        expected: u64,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        let Err(error) = self.inner.store.update(after, expected, audit).await else {
+            return Ok(());
+        };
+        // Nobody else writes to this directory, so the generation tells whose write it was.
+        match self.inner.store.get(after.id).await {
+            Ok(Some(found))
+                if found.generation == after.generation && found.state == after.state =>
+            {
+                warn!(?error, id = %after.id, "a change was recorded although the store failed");
+                Ok(())
+            }
+            _ => Err(error),
         }
+    }
+
+    /// Takes up a record that a write of ours reached without our hearing of it, and does what it
+    /// asks for.
+    async fn reread(&self, live: &Arc<Live>) {
+        let guard = live.writing.lock().await;
+        let known = live.snapshot();
+        let Ok(Some(record)) = self.inner.store.get(known.id).await else { return };
+        if record.generation <= known.generation {
+            return;
+        }
+        self.announce(live, &known, &record);
+        drop(guard);
+        if let (true, false, Some(attempt)) =
+            (known.holds_slot(), record.holds_slot(), known.attempt_id())
+        {
+            self.execute(live, Effect::Retire(attempt));
+        }
+        if let (true, Some(attempt)) = (record.holds_slot(), record.attempt_id()) {
+            if record.attempt > known.attempt {
+                self.execute(live, Effect::StartAttempt(attempt));
+            }
+            self.execute_standing(live, &record, attempt);
+        }
+        self.execute(live, Effect::Place);
     }
 
     /// Applies an event: decide, make durable, announce, execute. `actor` is the key that asked for
@@ -354,11 +421,13 @@ impl Engine {
         {
             warn!(%error, id = %after.id, "the log of a dispatch may not be durable");
         }
-        self.inner
-            .store
-            .update(&after, before.generation, audit)
-            .await
-            .map_err(ApplyError::Store)?;
+        if let Err(error) = self.write_down(&after, before.generation, audit).await {
+            drop(guard);
+            if matches!(error, StoreError::Stale { .. }) {
+                self.reread(live).await;
+            }
+            return Err(ApplyError::Store(error));
+        }
         if after.status().is_terminal() {
             Self::write_result(live, &after);
         }

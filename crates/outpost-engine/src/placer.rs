@@ -1,6 +1,7 @@
 //! Gives out slots. Takes no input: it asks the queue, which is in step with the records, and applies
 //! the answer; doing so twice changes nothing. Woken by signal and by timer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -44,11 +45,15 @@ fn nap(engine: &Engine) -> Duration {
 async fn look(engine: &Engine) -> bool {
     let expired = engine.lock_queue().expired(engine.now());
     each(engine, expired, |_| Some(Event::Expired)).await;
+    let mut refused = BTreeSet::new();
     loop {
         let next = engine.lock_queue().next(&engine.inner.config.limits, engine.now());
         let Some(id) = next else { break };
-        if !change(engine, id, &Event::Placed).await {
-            break;
+        match change(engine, id, &Event::Placed).await {
+            Change::Made => {}
+            // It may wait again, behind the others; nobody is held up by it.
+            Change::Refused if refused.insert(id) => engine.requeue(id),
+            Change::Refused | Change::Failed => break,
         }
     }
     let fresh = engine.take_fresh(TOLD_COUNT_MAX);
@@ -72,16 +77,23 @@ async fn each(engine: &Engine, ids: Vec<DispatchId>, event: impl Fn(DispatchId) 
         .await;
 }
 
-/// Applies one change; `false` when it was not made.
-async fn change(engine: &Engine, id: DispatchId, event: &Event) -> bool {
-    let Some(live) = engine.live_one(id) else { return false };
+/// What became of a change.
+enum Change {
+    Made,
+    /// It means nothing now: the dispatch was cancelled in the same moment, or the clock was set back.
+    Refused,
+    /// The store did not take it.
+    Failed,
+}
+
+async fn change(engine: &Engine, id: DispatchId, event: &Event) -> Change {
+    let Some(live) = engine.live_one(id) else { return Change::Refused };
     match engine.apply(&live, event, None).await {
-        Ok(_) => true,
-        // Normal: it was cancelled in the same moment.
-        Err(ApplyError::Rejected(_)) => false,
+        Ok(_) => Change::Made,
+        Err(ApplyError::Rejected(_)) => Change::Refused,
         Err(ApplyError::Store(error)) => {
             warn!(?error, %id, "a placement could not be recorded; looking again");
-            false
+            Change::Failed
         }
     }
 }

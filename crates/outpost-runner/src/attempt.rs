@@ -94,7 +94,7 @@ impl Attempt {
             release(running).await;
             return Some(Outcome::Collected(Box::new(results)));
         }
-        if let (Some(saved), ResumeStage::Placed { .. } | ResumeStage::Started) = (&saved, stage)
+        if let (Some(saved), ResumeStage::Placed | ResumeStage::Started) = (&saved, stage)
             && let Some(ended) = saved.ended.clone()
         {
             // It came to its end, and all of its output is taken; only its record lags behind.
@@ -105,7 +105,7 @@ impl Attempt {
             return self.recount(saved.clone(), ended, told, true).await;
         }
         match (saved, running, stage) {
-            (Some(saved), Some(mut running), ResumeStage::Placed { .. } | ResumeStage::Started) => {
+            (Some(saved), Some(mut running), ResumeStage::Placed | ResumeStage::Started) => {
                 let session =
                     reopen_gateway(&self.parts, &self.assignment, &saved, running.as_mut());
                 if stage != ResumeStage::Started {
@@ -113,9 +113,8 @@ impl Attempt {
                 }
                 self.carry_out(Ready { saved, running, session }, told).await
             }
-            (saved, running, ResumeStage::Placed { rebooted }) => {
-                let may_have_run = rebooted
-                    || running.is_some()
+            (saved, running, ResumeStage::Placed) => {
+                let may_have_run = running.is_some()
                     || match &saved {
                         Some(saved) => !self.same_launcher(saved).await,
                         None => false,
@@ -139,10 +138,7 @@ impl Attempt {
             }
             (None, running, stage) => {
                 release(running).await;
-                if stage == ResumeStage::Started {
-                    self.report(Report::AgentExited(ExitFacts::default())).await;
-                }
-                self.told_to_collect().await.then(nothing_left)
+                self.give_up(stage == ResumeStage::Started).await
             }
         }
     }
@@ -164,6 +160,15 @@ impl Attempt {
         self.begin().await
     }
 
+    /// Ends an attempt of which nothing can be made: what was saved is gone, or its agent is not
+    /// declared any more.
+    async fn give_up(&mut self, report_end: bool) -> Option<Outcome> {
+        if report_end {
+            self.report(Report::AgentExited(ExitFacts::default())).await;
+        }
+        self.told_to_collect().await.then(nothing_left)
+    }
+
     async fn same_launcher(&self, saved: &Saved) -> bool {
         let host = self.parts.sandbox.host().await;
         host.is_ok_and(|host| host.launcher_pid == saved.launcher_pid)
@@ -177,7 +182,9 @@ impl Attempt {
         told: Told,
         report_end: bool,
     ) -> Option<Outcome> {
-        let agent = Arc::clone(self.parts.registry.get(&self.assignment.spec.agent)?);
+        let Some(agent) = self.parts.registry.get(&self.assignment.spec.agent).cloned() else {
+            return self.give_up(report_end).await;
+        };
         let mut parser = agent.parser();
         match OutputLog::open(&self.assignment.kept_dir, &self.dir) {
             Ok(log) => {
@@ -224,11 +231,12 @@ impl Attempt {
 
     async fn provision(&mut self) -> Result<Ready, ProvisionError> {
         // Both sides are safe to drop half-way: git dies with its handle, a sandbox with its own.
-        tokio::select! {
+        let steady = tokio::select! {
             biased;
-            why = told_to_end(&mut self.commands) => Err(why),
-            ready = provision(&self.parts, &self.assignment, &self.dir) => ready,
-        }
+            why = told_to_end(&mut self.commands) => return Err(why),
+            steady = provision(&self.parts, &self.assignment, &self.dir) => steady?,
+        };
+        steady.start(&self.dir).await
     }
 
     /// Tells that the agent was started, and what is known since.
@@ -243,7 +251,10 @@ impl Attempt {
 
     async fn carry_out(&mut self, ready: Ready, told: Told) -> Option<Outcome> {
         let Ready { mut saved, running, session } = ready;
-        let agent = Arc::clone(self.parts.registry.get(&self.assignment.spec.agent)?);
+        let Some(agent) = self.parts.registry.get(&self.assignment.spec.agent).cloned() else {
+            release(Some(running)).await;
+            return self.give_up(true).await;
+        };
         let mut parser = agent.parser();
         let ended = match OutputLog::open(&self.assignment.kept_dir, &self.dir) {
             Ok(log) => {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use outpost_agents::{Agent, Installed, Registry};
 use outpost_core::AgentDefaults;
 use outpost_gateway::gateway::Gateway;
-use outpost_sandbox::{Reattached, Sandbox};
+use outpost_sandbox::{Reattached, Sandbox, SandboxError};
 use outpost_types::{
     AgentAvailability, AgentView, ApiError, AttemptId, DispatchRequest, ErrorCode,
 };
@@ -156,17 +156,26 @@ impl Runner for LocalRunner {
         Attempt::new(Arc::clone(&self.parts), assignment, commands, reports).run().await;
     }
 
-    async fn sweep(&self, live: &BTreeSet<AttemptId>) {
+    async fn sweep(&self, live: &BTreeSet<AttemptId>) -> Result<(), String> {
         let is_live = |name: &str| live.iter().any(|attempt| name == attempt.to_string());
-        for sandbox in self.reattach().await {
-            self.keep_or_remove(sandbox, &is_live).await;
+        match self.reattach().await {
+            Ok(found) => {
+                for sandbox in found {
+                    self.keep_or_remove(sandbox, &is_live).await;
+                }
+            }
+            // Without live attempts there is nothing to lose: the server starts, and `doctor` says
+            // what is wrong with the sandbox.
+            Err(error) if live.is_empty() => warn!(%error, "the sandbox cannot be used"),
+            Err(error) => return Err(error.to_string()),
         }
-        let Ok(entries) = std::fs::read_dir(&self.parts.config.attempts_dir) else { return };
-        for entry in entries.flatten() {
+        let entries = std::fs::read_dir(&self.parts.config.attempts_dir);
+        for entry in entries.into_iter().flatten().flatten() {
             if !entry.file_name().to_str().is_some_and(is_live) {
                 self.parts.remove_dir(&entry.path()).await;
             }
         }
+        Ok(())
     }
 }
 
@@ -181,17 +190,18 @@ fn repo_error(error: &SourceError) -> ApiError {
 impl LocalRunner {
     /// The sandboxes of an earlier server. Asked for again when that fails: a run whose sandbox is
     /// not found is lost.
-    async fn reattach(&self) -> Vec<Reattached> {
-        for _ in 0..REATTACH_TRIES_MAX {
+    async fn reattach(&self) -> Result<Vec<Reattached>, SandboxError> {
+        let mut tries = 1;
+        loop {
             match self.parts.sandbox.reattach().await {
-                Ok(found) => return found,
-                Err(error) => {
+                Err(error) if tries < REATTACH_TRIES_MAX => {
                     warn!(%error, "the sandboxes of an earlier server cannot be listed");
                 }
+                result => return result,
             }
+            tries += 1;
             tokio::time::sleep(Duration::from_millis(REATTACH_PAUSE_MILLIS)).await;
         }
-        Vec::new()
     }
 
     /// Holds a sandbox for its live attempt; ends one that has none.

@@ -44,6 +44,24 @@ pub(crate) struct Ready {
     pub(crate) session: Option<Session>,
 }
 
+/// A sandbox in which the agent can be started.
+pub(crate) struct Steady {
+    saved: Saved,
+    parked: Box<dyn ParkedSandbox>,
+    payload: Payload,
+    session: Option<Session>,
+}
+
+impl Steady {
+    /// Starts the agent. Not to be dropped half-way: whether it was started must be known.
+    pub(crate) async fn start(self, dir: &Path) -> Result<Ready, ProvisionError> {
+        // Before the start: a server that finds an agent running must find this, too.
+        self.saved.write(dir)?;
+        let running = self.parked.start(self.payload).await.map_err(ProvisionError::Start)?;
+        Ok(Ready { saved: self.saved, running, session: self.session })
+    }
+}
+
 /// A gateway and what it reports.
 pub(crate) type Session = (GatewaySession, mpsc::Receiver<GatewayEvent>);
 
@@ -123,12 +141,12 @@ impl ProvisionError {
     }
 }
 
-/// Makes workspace, sandbox and gateway, and starts the agent.
+/// Makes workspace, sandbox and gateway. May be dropped half-way: then nothing was started.
 pub(crate) async fn provision(
     parts: &Parts,
     assignment: &Assignment,
     dir: &Path,
-) -> Result<Ready, ProvisionError> {
+) -> Result<Steady, ProvisionError> {
     let spec = &assignment.spec;
     let agent = parts.registry.get(&spec.agent);
     let agent = agent.ok_or_else(|| ProvisionError::Unavailable("it is not declared".into()))?;
@@ -162,11 +180,8 @@ pub(crate) async fn provision(
         ended: None,
         results: None,
     };
-    // Before the start: a server that finds an agent running must find this, too.
-    saved.write(dir)?;
     let payload = payload_of(invocation, &spec.task, &run.workdir);
-    let running = parked.start(payload).await.map_err(ProvisionError::Start)?;
-    Ok(Ready { saved, running, session })
+    Ok(Steady { saved, parked, payload, session })
 }
 
 async fn prepare_workspace(

@@ -42,11 +42,8 @@ pub struct Resume {
 /// The last thing on record of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumeStage {
-    /// It was placed; whether the agent was started is not on record.
-    Placed {
-        /// The machine was started anew since: whether the agent ran cannot be found out.
-        rebooted: bool,
-    },
+    /// It was placed; whether the agent was started is not on record. The machine is the same as then.
+    Placed,
     /// The agent was started.
     Started,
     /// The agent ended, with this exit code.
@@ -140,5 +137,8 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
 
     /// Removes sandboxes and workspaces of attempts that are not `live`, and holds those that are for
     /// [`Runner::run`] to take up again. Called once, at start.
-    async fn sweep(&self, live: &BTreeSet<AttemptId>);
+    ///
+    /// # Errors
+    /// One sentence, when nobody can say which sandboxes there are: to go on would lose them.
+    async fn sweep(&self, live: &BTreeSet<AttemptId>) -> Result<(), String>;
 }
