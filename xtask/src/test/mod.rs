@@ -111,6 +111,14 @@ impl Bench {
         command
     }
 
+    /// Tells the product's own commands where to keep things: agents beside a data directory, which
+    /// is nobody else's, so that tests of an ordinary user find them.
+    fn own_places(&self, command: &mut Command) {
+        command
+            .env("OUTPOST_DATA_DIR", self.cache.join("data"))
+            .env("OUTPOST_AGENTS_DIR", self.cache.join("agents"));
+    }
+
     /// Runs a command, shows its output, counts its tests, and says how it ended.
     fn run(&self, command: Command, limit: Duration, counts: &mut Counts) -> Outcome {
         let mut reason = Reason::default();

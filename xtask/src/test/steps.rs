@@ -103,7 +103,7 @@ fn install(bench: &Bench, agent: Agent) -> Outcome {
         return Outcome::Skipped(reason);
     }
     let mut command = bench.command(bench.root.join(BINARY), &["agents", "install", agent.name]);
-    command.env("OUTPOST_DATA_DIR", &bench.cache);
+    bench.own_places(&mut command);
     let limit = Duration::from_secs(INSTALL_SECONDS_MAX);
     match bench.run(command, limit, &mut Counts::default()) {
         // A machine may have no way to the registry; whether that is acceptable is CI's question.
@@ -130,7 +130,7 @@ fn tests(bench: &Bench, counts: &mut Counts) -> Outcome {
 /// The demo as a stranger without a key runs it.
 fn demo(bench: &Bench) -> Outcome {
     let mut command = bench.command(bench.root.join(BINARY), &["demo", "--scripted", "--json"]);
-    command.env("OUTPOST_DATA_DIR", &bench.cache);
+    bench.own_places(&mut command);
     let mut reason = Reason::default();
     let mut document = String::new();
     let end = process::run(command, Duration::from_secs(DEMO_SECONDS_MAX), &mut |stream, line| {

@@ -116,8 +116,10 @@ impl Config {
         let script = flags.script.clone().or(file.model.script);
         let config = Self {
             data_dir: dir.root().to_owned(),
-            agents_dir: absolute(flags.agents_dir.clone().or(file.agents_dir))?
-                .unwrap_or_else(|| dir.agents_dir()),
+            agents_dir: absolute(
+                flags.agents_dir.clone().or_else(agents_dir_of_environment).or(file.agents_dir),
+            )?
+            .unwrap_or_else(|| dir.agents_dir()),
             listen,
             listen_chosen: chosen.is_some(),
             public_url: file.public_url,
@@ -207,6 +209,11 @@ impl fmt::Display for IsolationMinimum {
             Self::Limits => "limits",
         })
     }
+}
+
+/// For the commands that have no such flag.
+fn agents_dir_of_environment() -> Option<PathBuf> {
+    std::env::var_os("OUTPOST_AGENTS_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, CliError> {

@@ -142,3 +142,18 @@ async fn a_lost_launcher_is_a_lost_worker() {
     assert_status(&server, &view, DispatchStatus::Completed).await;
     server.assert_nothing_left();
 }
+
+/// An agent that is not declared any more cannot be taken up; nothing of it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_removed_from_the_configuration_ends() {
+    let (server, repo) = (Server::start_with(&[], COUNTER).await, Repo::new());
+    let created = server.api.create_dispatch(request("counter", "x", &repo), None).await.unwrap();
+    let id = created.dispatch.dispatch_id;
+    server.event(id, |event| matches!(event.data, EventData::Log { .. })).await;
+    std::fs::write(server.data().join("../config.toml"), "").unwrap();
+    let server = server.replace(Signal::KILL).await;
+    let view = server.until(id, |view| view.status.is_terminal()).await;
+    assert_status(&server, &view, DispatchStatus::Failed).await;
+    assert_eq!(view.failure.unwrap().code, outpost_types::FailureCode::LostWorker);
+    server.assert_nothing_left();
+}
