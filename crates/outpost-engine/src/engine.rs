@@ -176,7 +176,7 @@ impl Engine {
             }
         }
         // Only now: a server that dies before must find out about the reboot once more.
-        Ok(std::fs::write(self.boot_file(), boot)?)
+        Ok(self.note_boot(&boot)?)
     }
 
     /// The machine was started anew while an attempt was being started: nobody can say whether its
@@ -231,6 +231,17 @@ impl Engine {
         let then = std::fs::read_to_string(self.boot_file()).ok();
         let rebooted = then.is_some_and(|then| then != now);
         Ok((now, rebooted))
+    }
+
+    /// Notes the machine's boot, whole or not at all: half a note would look like another boot.
+    fn note_boot(&self, boot: &str) -> std::io::Result<()> {
+        let path = self.boot_file();
+        if std::fs::read_to_string(&path).is_ok_and(|noted| noted == boot) {
+            return Ok(());
+        }
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, boot)?;
+        std::fs::rename(partial, path)
     }
 
     fn boot_file(&self) -> PathBuf {

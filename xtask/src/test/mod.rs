@@ -12,6 +12,7 @@ mod steps;
 use std::env;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -109,6 +110,12 @@ impl Bench {
             command.env("CARGO_TERM_COLOR", "always");
         }
         command
+    }
+
+    /// Makes the cache folder, open to every user: the product would make it its own.
+    fn make_cache(&self) -> io::Result<()> {
+        std::fs::create_dir_all(&self.cache)?;
+        std::fs::set_permissions(&self.cache, std::fs::Permissions::from_mode(0o755))
     }
 
     /// Tells the product's own commands where to keep things: agents beside a data directory, which

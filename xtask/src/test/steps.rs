@@ -102,6 +102,9 @@ fn install(bench: &Bench, agent: Agent) -> Outcome {
     if let Some(reason) = agent.missing_tool() {
         return Outcome::Skipped(reason);
     }
+    if let Err(error) = bench.make_cache() {
+        return Outcome::Failed(format!("making the cache folder: {error}"));
+    }
     let mut command = bench.command(bench.root.join(BINARY), &["agents", "install", agent.name]);
     bench.own_places(&mut command);
     let limit = Duration::from_secs(INSTALL_SECONDS_MAX);
