@@ -194,7 +194,7 @@ async fn accept(
     let id = DispatchId::from_parts(now.as_millis(), u128::from(world.range(0, u64::MAX - 1)));
     let tenant: TenantId = job.tenant.parse().expect("it is a name");
     let by = KeyId::from_parts(0, 0);
-    let dispatch = Dispatch::accept(id, tenant, by, spec_of(job, index), now).next;
+    let dispatch = Dispatch::accept(id, tenant, by, spec_of(job, index), now);
     if world.has(Mutant::KeysInMemory)
         && let Some(first) = key.as_ref().and_then(|key| server.keys.borrow().get(key).copied())
     {

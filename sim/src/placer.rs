@@ -1,5 +1,5 @@
-//! Gives out the model server's slots: asks the core's queue, applies the answer, waits for a wish or
-//! for the time.
+//! Gives out the model server's slots and watches deadlines: asks the core's queue, applies the answer,
+//! waits for a wish or for the time.
 
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use crate::server::{ApplyError, Server};
 
 /// Shortest and longest time between two looks, milliseconds.
 const NAP_MILLIS: (u64, u64) = (20, 5_000);
-/// Most dispatches that are told to wait in one look.
+/// Most dispatches that are told something in one look.
 const TOLD_COUNT_MAX: usize = 1_024;
 
 /// What became of one change.
@@ -48,9 +48,17 @@ fn nap_millis(server: &Server) -> u64 {
 }
 
 async fn look(server: &Rc<Server>, limits: &Limits) {
-    let expired = server.queue.borrow().expired(server.world.now());
-    for id in expired {
-        change(server, id, &Event::Expired).await;
+    let due = server.queue.borrow().due(server.world.now(), TOLD_COUNT_MAX);
+    for id in due {
+        let alarm = server.live_one(id).and_then(|live| live.snapshot().alarm());
+        let Some((_, event)) = alarm.filter(|_| !server.unheard.borrow().contains(&id)) else {
+            continue;
+        };
+        server.world.point("alarm").await;
+        let made = change(server, id, &event).await;
+        if made == Change::Rejected && server.world.has(Mutant::EarlyDeadlineDropped) {
+            server.unheard.borrow_mut().insert(id);
+        }
     }
     loop {
         let next = server.queue.borrow_mut().next(limits, server.world.now());

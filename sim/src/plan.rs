@@ -248,7 +248,7 @@ mutants! {
     AckFirst = "ack-first",
     /// The client hears of a cancel before it is durable.
     CancelAckFirst = "cancel-ack-first",
-    /// A restarted server does not arm the deadlines of running agents again.
+    /// A restarted server does not watch the deadlines of running agents.
     NoRearm = "no-rearm",
     /// A restarted server removes nothing that no live attempt owns.
     NoSweep = "no-sweep",

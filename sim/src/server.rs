@@ -7,18 +7,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use outpost_core::{Dispatch, Effect, Event, Queue, Rejection, State};
-use outpost_types::{AttemptId, DispatchId, Timestamp};
+use outpost_core::{Dispatch, Effect, Event, Queue, Rejection, State, effects};
+use outpost_types::{AttemptId, DispatchId};
 
 use crate::disk::{self, DiskError};
 use crate::host::Found;
 use crate::plan::Mutant;
 use crate::runner::{Command, Resume, ResumeStage, lost};
-use crate::sched::{Changed, First, Lock, Owner, Pipe, first};
+use crate::sched::{Changed, Lock, Owner, Pipe, first};
 use crate::world::World;
 
-/// Longest sleep of a timer, milliseconds: the wall clock may jump meanwhile.
-const NAP_MILLIS_MAX: u64 = 60_000;
 /// Pauses between tries to write what must not get lost, milliseconds: first and longest.
 const BACKOFF_MILLIS: (u64, u64) = (50, 5_000);
 
@@ -67,6 +65,8 @@ pub(crate) struct Server {
     pub(crate) live: RefCell<BTreeMap<DispatchId, Rc<Live>>>,
     pub(crate) queue: RefCell<Queue>,
     pub(crate) fresh: RefCell<BTreeSet<DispatchId>>,
+    /// Whose alarms are not heard, for the mutants that miss them.
+    pub(crate) unheard: RefCell<BTreeSet<DispatchId>>,
     pub(crate) found: RefCell<BTreeMap<AttemptId, Found>>,
     pub(crate) store_closed: Cell<bool>,
     pub(crate) closing: Cell<bool>,
@@ -90,6 +90,7 @@ impl Server {
             live: RefCell::default(),
             queue: RefCell::default(),
             fresh: RefCell::default(),
+            unheard: RefCell::default(),
             found: RefCell::default(),
             store_closed: Cell::new(false),
             closing: Cell::new(false),
@@ -219,22 +220,18 @@ impl Server {
             _ => ResumeStage::Placed { rebooted },
         };
         crate::attempt::start(self, live, attempt, Some(Resume { stage }));
-        match &record.state {
-            State::Running { deadline, stop } => {
-                if !world.has(Mutant::NoRearm) {
-                    self.execute(live, Effect::ArmDeadline { attempt, at: *deadline });
-                }
-                if let Some(why) = stop.clone().filter(|_| !world.has(Mutant::CancelLost)) {
-                    self.execute(live, Effect::StopAgent { attempt, why });
-                }
+        if world.has(Mutant::NoRearm) && matches!(record.state, State::Running { .. }) {
+            self.unheard.borrow_mut().insert(record.id);
+        }
+        for effect in effects(None, &record) {
+            let forgotten = match &effect {
+                Effect::StopAgent { .. } => world.has(Mutant::CancelLost),
+                Effect::Collect(_) => world.has(Mutant::CollectLost),
+                _ => false,
+            };
+            if !forgotten {
+                self.execute(live, effect);
             }
-            State::Completing { .. } if !world.has(Mutant::CollectLost) => {
-                self.execute(live, Effect::Collect(attempt));
-            }
-            State::Provisioning { stop: Some(_) } => {
-                self.execute(live, Effect::AbortProvisioning(attempt));
-            }
-            _ => {}
         }
     }
 
@@ -289,12 +286,16 @@ impl Server {
 
     /// Takes up a record that a write of ours reached without our hearing of it.
     async fn reread(self: &Rc<Self>, live: &Rc<Live>) {
-        let _held = live.writing.hold().await;
+        let held = live.writing.hold().await;
         let known = live.snapshot();
         if let Ok(Some(record)) = disk::get(&self.world, self, known.id).await
             && record.generation > known.generation
         {
             self.announce(live, &known, &record);
+            drop(held);
+            for effect in effects(Some(&known), &record) {
+                self.execute(live, effect);
+            }
         }
     }
 
@@ -370,18 +371,7 @@ impl Server {
         self.world.trace(format_args!("execute {effect:?}"));
         match effect {
             Effect::Place => self.wake_placer(),
-            Effect::PlaceAt(at) => {
-                let server = Rc::clone(self);
-                self.spawn(async move {
-                    server.sleep_until(at).await;
-                    server.wake_placer();
-                });
-            }
             Effect::StartAttempt(attempt) => crate::attempt::start(self, live, attempt, None),
-            Effect::ArmDeadline { attempt, at } => {
-                let (server, live) = (Rc::clone(self), Rc::clone(live));
-                self.spawn(async move { server.deadline(&live, attempt, at).await });
-            }
             Effect::AbortProvisioning(_) => command(live, Command::Abort),
             Effect::StopAgent { .. } => command(live, Command::Stop),
             Effect::Collect(_) => command(live, Command::Collect),
@@ -394,42 +384,6 @@ impl Server {
                     server.world.point("remove the directory").await;
                     server.world.host.borrow_mut().dirs.remove(&attempt);
                 });
-            }
-        }
-    }
-
-    async fn sleep_until(&self, at: Timestamp) {
-        loop {
-            let rest = at.millis_since(self.world.now());
-            if rest == 0 {
-                return;
-            }
-            self.world.sleep_millis(rest.min(NAP_MILLIS_MAX)).await;
-        }
-    }
-
-    /// Reports the deadline of an attempt, unless it stops running before.
-    async fn deadline(self: &Rc<Self>, live: &Rc<Live>, attempt: AttemptId, at: Timestamp) {
-        let runs = |live: &Live| {
-            let record = live.record.borrow();
-            record.attempt_id() == Some(attempt) && matches!(record.state, State::Running { .. })
-        };
-        let is_due = |live: &Live| {
-            runs(live) && matches!(live.record.borrow().state, State::Running { stop: None, .. })
-        };
-        loop {
-            let not_running = live.changed.until(|| (!runs(live)).then_some(()));
-            if let First::Two(()) = first(self.sleep_until(at), not_running).await {
-                return;
-            }
-            self.world.point("deadline").await;
-            self.apply_surely(live, Event::DeadlinePassed { attempt }).await;
-            // The clock may have been set back since the sleep ended.
-            if self.world.has(Mutant::EarlyDeadlineDropped) || !is_due(live) {
-                return;
-            }
-            if self.store_closed.get() {
-                return;
             }
         }
     }

@@ -247,7 +247,7 @@ fn accept(spec: &DispatchSpec, serial: u64) -> AcceptDispatch {
     let random = (u128::from(mix(serial)) << 16) | u128::from(serial & 0xFFFF);
     let key = KeyId::from_parts(1, 1);
     let id = DispatchId::from_parts(now.as_millis(), random);
-    let dispatch = Dispatch::accept(id, TenantId::local(), key, spec.clone(), now).next;
+    let dispatch = Dispatch::accept(id, TenantId::local(), key, spec.clone(), now);
     let audit = AuditEntry {
         at: now,
         tenant: dispatch.tenant.clone(),

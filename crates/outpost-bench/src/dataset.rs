@@ -134,7 +134,7 @@ impl DataSet {
             name.parse().unwrap_or_else(|_| TenantId::local())
         };
         let key = KeyId::from_parts(self.first_millis, 1);
-        let fresh = Dispatch::accept(id, tenant, key, spec(index, dice), created_at).next;
+        let fresh = Dispatch::accept(id, tenant, key, spec(index, dice), created_at);
         let dispatch = finished(fresh, dice);
         let audit = AuditEntry {
             at: created_at,

@@ -7,7 +7,7 @@ use outpost_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::DispatchSpec;
-use crate::effect::{Effect, Transition};
+use crate::event::Event;
 
 /// A dispatch as it is stored. Only [`crate::step`] makes a changed one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -163,8 +163,8 @@ impl Dispatch {
         created_by: KeyId,
         spec: DispatchSpec,
         now: Timestamp,
-    ) -> Transition {
-        let next = Self {
+    ) -> Self {
+        Self {
             id,
             tenant,
             created_by,
@@ -176,8 +176,7 @@ impl Dispatch {
             created_at: now,
             started_at: None,
             completed_at: None,
-        };
-        Transition { next, effects: vec![Effect::Place] }
+        }
     }
 
     /// Its state as clients see it.
@@ -215,6 +214,25 @@ impl Dispatch {
             self.state,
             State::Provisioning { .. } | State::Running { .. } | State::Completing { .. }
         )
+    }
+
+    /// Whether it waits for a slot.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        matches!(self.state, State::Pending | State::Queued { .. })
+    }
+
+    /// What time alone makes of it, and when.
+    #[must_use]
+    pub fn alarm(&self) -> Option<(Timestamp, Event)> {
+        match &self.state {
+            State::Pending | State::Queued { .. } => Some((self.deadline_at(), Event::Expired)),
+            State::Running { deadline, stop: None } => {
+                let attempt = self.attempt_id()?;
+                Some((*deadline, Event::DeadlinePassed { attempt }))
+            }
+            _ => None,
+        }
     }
 
     /// Why it ended without success.

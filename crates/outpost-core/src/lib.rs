@@ -14,7 +14,7 @@ mod transition;
 mod view;
 
 pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
-pub use effect::{Effect, Transition};
+pub use effect::{Effect, Transition, effects};
 pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
 pub use placement::{Limits, Queue, Slots};
 pub use spec::{AgentDefaults, DispatchSpec};

@@ -93,15 +93,16 @@ fn lower<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K) {
 /// Order within a tenant and agent.
 type Rank = (Reverse<Priority>, DispatchId);
 
-/// Everybody who waits and every slot in use, kept in step with the records by [`Queue::observe`].
-/// It holds nothing that cannot be counted again from them.
+/// Everybody who waits, every slot in use, and whatever time alone will change, kept in step with the
+/// records by [`Queue::observe`]. It holds nothing that cannot be counted again from them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Queue {
     slots: Slots,
     ready: BTreeMap<(TenantId, AgentId), BTreeSet<Rank>>,
     backing_off: BTreeSet<(Timestamp, DispatchId)>,
     held_back: BTreeMap<DispatchId, ((TenantId, AgentId), Rank)>,
-    deadlines: BTreeSet<(Timestamp, DispatchId)>,
+    alarms: BTreeSet<(Timestamp, DispatchId)>,
+    waiting: usize,
 }
 
 impl Queue {
@@ -113,8 +114,11 @@ impl Queue {
         if after.holds_slot() {
             self.slots.take(&after.spec.agent, &after.tenant);
         }
+        if let Some((at, _)) = after.alarm() {
+            self.alarms.insert((at, after.id));
+        }
         let Some(not_before) = waits(after) else { return };
-        self.deadlines.insert((after.deadline_at(), after.id));
+        self.waiting += 1;
         match not_before {
             Some(at) => {
                 self.backing_off.insert((at, after.id));
@@ -128,8 +132,9 @@ impl Queue {
         if before.holds_slot() {
             self.slots.free(&before.spec.agent, &before.tenant);
         }
+        let known = before.alarm().is_some_and(|(at, _)| self.alarms.remove(&(at, before.id)));
         let Some(not_before) = waits(before) else { return };
-        self.deadlines.remove(&(before.deadline_at(), before.id));
+        self.waiting -= usize::from(known);
         if let Some(at) = not_before {
             self.backing_off.remove(&(at, before.id));
             self.held_back.remove(&before.id);
@@ -151,8 +156,8 @@ impl Queue {
 
     /// Dispatches that wait.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.deadlines.len()
+    pub const fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Who gets a slot now. The caller places it and [`observe`](Self::observe)s that before it asks
@@ -174,18 +179,19 @@ impl Queue {
         Some(rank.1)
     }
 
-    /// Those whose deadline passed while they waited.
+    /// Those that time alone changes now, at most `count_max` of them; [`Dispatch::alarm`] says how.
     #[must_use]
-    pub fn expired(&self, now: Timestamp) -> Vec<DispatchId> {
-        self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
+    pub fn due(&self, now: Timestamp, count_max: usize) -> Vec<DispatchId> {
+        let due = self.alarms.iter().take_while(|(at, _)| *at <= now);
+        due.take(count_max).map(|(_, id)| *id).collect()
     }
 
     /// When something changes by time alone.
     #[must_use]
     pub fn wake_at(&self) -> Option<Timestamp> {
-        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let alarm = self.alarms.first().map(|(at, _)| *at);
         let retry = self.backing_off.first().map(|(at, _)| *at);
-        deadline.into_iter().chain(retry).min()
+        alarm.into_iter().chain(retry).min()
     }
 
     /// Why it waits; `None` when it does not, or is next.

@@ -6,7 +6,7 @@ use outpost_types::{
 use thiserror::Error;
 
 use crate::dispatch::{Dispatch, QueueReason, State, Stop};
-use crate::effect::{Effect, Transition};
+use crate::effect::{Transition, effects};
 use crate::event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
 
 /// Why an event changes nothing.
@@ -33,12 +33,12 @@ pub fn step(dispatch: &Dispatch, event: &Event, now: Timestamp) -> Result<Transi
     if status.is_terminal() {
         return Err(Rejection::Terminal(status));
     }
-    let transition = match event {
+    let next = match event {
         Event::Placed => placed(dispatch, now),
         Event::MustWait(reason) => must_wait(dispatch, *reason),
         Event::AgentStarted { attempt, prepared } => {
             current(dispatch, *attempt)?;
-            agent_started(dispatch, *attempt, prepared, now)
+            agent_started(dispatch, prepared, now)
         }
         Event::ProvisionFailed { attempt, failure, retry } => {
             current(dispatch, *attempt)?;
@@ -46,26 +46,26 @@ pub fn step(dispatch: &Dispatch, event: &Event, now: Timestamp) -> Result<Transi
         }
         Event::AgentExited { attempt, exit } => {
             current(dispatch, *attempt)?;
-            agent_exited(dispatch, *attempt, *exit, now)
+            agent_exited(dispatch, *exit, now)
         }
         Event::DeadlinePassed { attempt } => {
             current(dispatch, *attempt)?;
-            deadline_passed(dispatch, *attempt, now)
+            deadline_passed(dispatch, now)
         }
         Event::Expired => expired(dispatch, now),
         Event::CancelRequested { reason } => cancel_requested(dispatch, reason.clone(), now),
         Event::Collected { attempt, results } => {
             current(dispatch, *attempt)?;
-            collected(dispatch, *attempt, results, now)
+            collected(dispatch, results, now)
         }
         Event::WorkerLost { attempt } => {
             current(dispatch, *attempt)?;
             worker_lost(dispatch, *attempt, now)
         }
     };
-    let transition = transition.ok_or(Rejection::NotApplicable(status))?;
-    assert_lawful(dispatch, &transition.next);
-    Ok(transition)
+    let next = next.ok_or(Rejection::NotApplicable(status))?;
+    assert_lawful(dispatch, &next);
+    Ok(Transition { effects: effects(Some(dispatch), &next), next })
 }
 
 /// How long to wait before provisioning is tried again, milliseconds, after `failures` failures.
@@ -80,24 +80,18 @@ fn current(dispatch: &Dispatch, attempt: AttemptId) -> Result<(), Rejection> {
     if dispatch.attempt_id() == Some(attempt) { Ok(()) } else { Err(Rejection::StaleAttempt) }
 }
 
-fn change(dispatch: &Dispatch, state: State, effects: Vec<Effect>) -> Transition {
+fn change(dispatch: &Dispatch, state: State) -> Dispatch {
     let mut next = dispatch.clone();
     next.state = state;
     next.generation += 1;
-    Transition { next, effects }
+    next
 }
 
-fn end(dispatch: &Dispatch, state: State, now: Timestamp) -> Transition {
-    let mut effects: Vec<Effect> = Vec::new();
-    if dispatch.holds_slot() {
-        effects.extend(dispatch.attempt_id().map(Effect::Retire));
-        effects.push(Effect::Place);
-    }
-    let mut transition = change(dispatch, state, effects);
-    let next = &mut transition.next;
+fn end(dispatch: &Dispatch, state: State, now: Timestamp) -> Dispatch {
+    let mut next = change(dispatch, state);
     next.completed_at = Some(now);
     next.facts.timings.total_millis = Some(now.millis_since(dispatch.created_at));
-    transition
+    next
 }
 
 fn stopped_state(dispatch: &Dispatch, stop: &Stop) -> State {
@@ -126,7 +120,7 @@ fn stopped_state(dispatch: &Dispatch, stop: &Stop) -> State {
     }
 }
 
-fn placed(dispatch: &Dispatch, now: Timestamp) -> Option<Transition> {
+fn placed(dispatch: &Dispatch, now: Timestamp) -> Option<Dispatch> {
     let ready = match &dispatch.state {
         State::Pending => true,
         State::Queued { not_before, .. } => not_before.is_none_or(|at| at <= now),
@@ -135,22 +129,17 @@ fn placed(dispatch: &Dispatch, now: Timestamp) -> Option<Transition> {
     if !ready {
         return None;
     }
-    let attempt = AttemptId { dispatch: dispatch.id, number: dispatch.attempt + 1 };
-    let mut transition =
-        change(dispatch, State::Provisioning { stop: None }, vec![Effect::StartAttempt(attempt)]);
-    let next = &mut transition.next;
-    next.attempt = attempt.number;
+    let mut next = change(dispatch, State::Provisioning { stop: None });
+    next.attempt += 1;
     next.facts.timings.queue_millis = Some(now.millis_since(dispatch.created_at));
-    Some(transition)
+    Some(next)
 }
 
-fn must_wait(dispatch: &Dispatch, reason: QueueReason) -> Option<Transition> {
+fn must_wait(dispatch: &Dispatch, reason: QueueReason) -> Option<Dispatch> {
     match &dispatch.state {
-        State::Pending => {
-            Some(change(dispatch, State::Queued { reason, not_before: None }, vec![]))
-        }
+        State::Pending => Some(change(dispatch, State::Queued { reason, not_before: None })),
         State::Queued { reason: known, not_before } if *known != reason => {
-            Some(change(dispatch, State::Queued { reason, not_before: *not_before }, vec![]))
+            Some(change(dispatch, State::Queued { reason, not_before: *not_before }))
         }
         _ => None,
     }
@@ -158,22 +147,16 @@ fn must_wait(dispatch: &Dispatch, reason: QueueReason) -> Option<Transition> {
 
 fn agent_started(
     dispatch: &Dispatch,
-    attempt: AttemptId,
     prepared: &PreparedFacts,
     now: Timestamp,
-) -> Option<Transition> {
+) -> Option<Dispatch> {
     let State::Provisioning { stop } = &dispatch.state else {
         return None;
     };
     let timeout = now.plus_millis(dispatch.spec.timeout_seconds.saturating_mul(1000));
     // Provisioning may outlast the deadline: even then the agent gets a moment to be stopped in.
     let deadline = timeout.min(dispatch.deadline_at().max(now));
-    let mut effects = vec![Effect::ArmDeadline { attempt, at: deadline }];
-    if let Some(why) = stop {
-        effects.push(Effect::StopAgent { attempt, why: why.clone() });
-    }
-    let mut transition = change(dispatch, State::Running { deadline, stop: stop.clone() }, effects);
-    let next = &mut transition.next;
+    let mut next = change(dispatch, State::Running { deadline, stop: stop.clone() });
     next.started_at = Some(now);
     next.facts.branch.clone_from(&prepared.branch);
     next.facts.base_commit.clone_from(&prepared.base_commit);
@@ -182,7 +165,7 @@ fn agent_started(
     timings.fetch_millis = prepared.timings.fetch_millis;
     timings.checkout_millis = prepared.timings.checkout_millis;
     timings.sandbox_millis = prepared.timings.sandbox_millis;
-    Some(transition)
+    Some(next)
 }
 
 fn provision_failed(
@@ -191,7 +174,7 @@ fn provision_failed(
     failure: &Failure,
     retry: bool,
     now: Timestamp,
-) -> Option<Transition> {
+) -> Option<Dispatch> {
     let State::Provisioning { stop } = &dispatch.state else {
         return None;
     };
@@ -202,44 +185,34 @@ fn provision_failed(
         return Some(end(dispatch, State::Failed { failure: failure.clone() }, now));
     }
     let at = now.plus_millis(provision_backoff_millis(attempt.number));
-    let state = State::Queued { reason: QueueReason::Retry, not_before: Some(at) };
-    let effects = vec![Effect::Retire(attempt), Effect::Place, Effect::PlaceAt(at)];
-    Some(change(dispatch, state, effects))
+    Some(change(dispatch, State::Queued { reason: QueueReason::Retry, not_before: Some(at) }))
 }
 
-fn agent_exited(
-    dispatch: &Dispatch,
-    attempt: AttemptId,
-    exit: ExitFacts,
-    now: Timestamp,
-) -> Option<Transition> {
+fn agent_exited(dispatch: &Dispatch, exit: ExitFacts, now: Timestamp) -> Option<Dispatch> {
     let State::Running { stop, .. } = &dispatch.state else {
         return None;
     };
-    let mut transition =
-        change(dispatch, State::Completing { stop: stop.clone() }, vec![Effect::Collect(attempt)]);
-    let facts = &mut transition.next.facts;
+    let mut next = change(dispatch, State::Completing { stop: stop.clone() });
+    let facts = &mut next.facts;
     facts.exit_code = exit.code;
     facts.timings.first_output_millis = exit.first_output_millis;
     facts.timings.agent_millis = dispatch.started_at.map(|started| now.millis_since(started));
-    Some(transition)
+    Some(next)
 }
 
-fn deadline_passed(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> Option<Transition> {
+fn deadline_passed(dispatch: &Dispatch, now: Timestamp) -> Option<Dispatch> {
     let State::Running { deadline, stop: None } = &dispatch.state else {
         return None;
     };
     if now < *deadline {
         return None;
     }
-    let state = State::Running { deadline: *deadline, stop: Some(Stop::Timeout) };
-    Some(change(dispatch, state, vec![Effect::StopAgent { attempt, why: Stop::Timeout }]))
+    Some(change(dispatch, State::Running { deadline: *deadline, stop: Some(Stop::Timeout) }))
 }
 
 /// One that waited too long ends; a running one has a deadline of its own.
-fn expired(dispatch: &Dispatch, now: Timestamp) -> Option<Transition> {
-    let waits = matches!(dispatch.state, State::Pending | State::Queued { .. });
-    if !waits || now < dispatch.deadline_at() {
+fn expired(dispatch: &Dispatch, now: Timestamp) -> Option<Dispatch> {
+    if !dispatch.waits() || now < dispatch.deadline_at() {
         return None;
     }
     let message = format!(
@@ -255,37 +228,23 @@ fn cancel_requested(
     dispatch: &Dispatch,
     reason: Option<String>,
     now: Timestamp,
-) -> Option<Transition> {
+) -> Option<Dispatch> {
     let why = Stop::Cancel { reason };
-    let attempt = dispatch.attempt_id();
-    match &dispatch.state {
+    let state = match &dispatch.state {
         State::Pending | State::Queued { .. } => {
-            Some(end(dispatch, stopped_state(dispatch, &why), now))
+            return Some(end(dispatch, stopped_state(dispatch, &why), now));
         }
-        State::Provisioning { stop: None } => Some(change(
-            dispatch,
-            State::Provisioning { stop: Some(why) },
-            attempt.map(Effect::AbortProvisioning).into_iter().collect(),
-        )),
-        State::Running { deadline, stop: None } => Some(change(
-            dispatch,
-            State::Running { deadline: *deadline, stop: Some(why.clone()) },
-            attempt.map(|attempt| Effect::StopAgent { attempt, why }).into_iter().collect(),
-        )),
-        State::Completing { stop: None } => {
-            Some(change(dispatch, State::Completing { stop: Some(why) }, vec![]))
+        State::Provisioning { stop: None } => State::Provisioning { stop: Some(why) },
+        State::Running { deadline, stop: None } => {
+            State::Running { deadline: *deadline, stop: Some(why) }
         }
-        _ => None,
-    }
+        State::Completing { stop: None } => State::Completing { stop: Some(why) },
+        _ => return None,
+    };
+    Some(change(dispatch, state))
 }
 
-fn collected(
-    dispatch: &Dispatch,
-    attempt: AttemptId,
-    results: &ResultFacts,
-    now: Timestamp,
-) -> Option<Transition> {
-    debug_assert_eq!(dispatch.attempt_id(), Some(attempt));
+fn collected(dispatch: &Dispatch, results: &ResultFacts, now: Timestamp) -> Option<Dispatch> {
     let State::Completing { stop } = &dispatch.state else {
         return None;
     };
@@ -294,18 +253,18 @@ fn collected(
         (None, AgentVerdict::Completed) => State::Completed,
         (None, AgentVerdict::Failed(failure)) => State::Failed { failure: failure.clone() },
     };
-    let mut transition = end(dispatch, state, now);
-    let facts = &mut transition.next.facts;
+    let mut next = end(dispatch, state, now);
+    let facts = &mut next.facts;
     facts.summary.clone_from(&results.summary);
     facts.session_id.clone_from(&results.session_id);
     facts.usage.clone_from(&results.usage);
     facts.files_changed = results.files_changed;
     facts.checks.clone_from(&results.checks);
     facts.timings.collect_millis = Some(results.collect_millis);
-    Some(transition)
+    Some(next)
 }
 
-fn worker_lost(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> Option<Transition> {
+fn worker_lost(dispatch: &Dispatch, attempt: AttemptId, now: Timestamp) -> Option<Dispatch> {
     let lost = || {
         Failure::new(FailureCode::LostWorker, "The worker vanished while it worked on this.")
             .with_hint("Dispatch it again; nothing of this attempt runs any more.")

@@ -1,11 +1,11 @@
 //! The operations of [`Api`], for one caller.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outpost_core::{Dispatch, DispatchSpec, Event, State};
+use outpost_core::{Dispatch, DispatchSpec, Event, QueueReason, State};
 use outpost_store::{AcceptDispatch, Accepted, IdempotencyClaim, StoreError};
 use outpost_types::limits::{
     CANCEL_REASON_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_TTL_SECONDS,
@@ -17,12 +17,12 @@ use outpost_types::{
     ListQuery, LogQuery, LogStream, Page,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
 use tracing::error;
 
 use crate::effects::{lock, status_event};
 use crate::engine::{ApplyError, Engine};
-use crate::journal::{Extent, Journal, OUTPUT_FILE, tail_text};
+use crate::journal::{Journal, OUTPUT_FILE, tail_text};
+use crate::streams::Growth;
 use crate::{artifacts, audit, query, streams};
 
 /// Name of the diff among the kept files.
@@ -62,7 +62,9 @@ impl Api for EngineApi {
         after_generation: Option<u64>,
     ) -> Result<DispatchView, ApiError> {
         let mut record = self.find(id).await?;
-        if let (Some(wait), Some(live)) = (wait, self.engine.live_one(id)) {
+        if let Some(wait) = wait
+            && let Some(live) = self.engine.live(id).await.map_err(store_error)?
+        {
             let seen = after_generation.unwrap_or(record.generation);
             let mut changes = live.record.subscribe();
             let changed = changes.wait_for(|r| r.generation > seen || r.status().is_terminal());
@@ -96,18 +98,19 @@ impl Api for EngineApi {
     }
 
     async fn events(&self, id: DispatchId, after: u64) -> Result<EventStream, ApiError> {
-        let (dir, extent) = self.journal_of(id).await?;
-        streams::events(&dir, after, extent)
+        let growth = self.growth_of(id).await?;
+        streams::events(&self.engine.kept_dir(id), after, growth)
     }
 
     async fn logs(&self, id: DispatchId, query: LogQuery) -> Result<LogStream, ApiError> {
-        let (dir, extent) = self.journal_of(id).await?;
-        let end = extent.borrow().output_bytes;
+        let growth = self.growth_of(id).await?;
+        let end = growth.extent().output_bytes;
         if query.after > end {
             let message = format!("It is beyond the end of the log, which has {end} bytes.");
             return Err(ApiError::field("after", message));
         }
-        streams::growing(&dir.join(OUTPUT_FILE), query.after, query.follow, extent)
+        let path = self.engine.kept_dir(id).join(OUTPUT_FILE);
+        streams::growing(&path, query.after, query.follow, growth)
     }
 
     async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError> {
@@ -126,7 +129,7 @@ impl Api for EngineApi {
         url_ttl: Duration,
     ) -> Result<Vec<ArtifactView>, ApiError> {
         self.find(id).await?;
-        self.engine.make_files(id)?;
+        self.engine.make_files(id).await?;
         let ttl_millis = u64::try_from(url_ttl.as_millis()).unwrap_or(u64::MAX);
         let expires_at = self.engine.now().plus_millis(ttl_millis);
         artifacts::list(&self.engine.kept_dir(id), id, expires_at)
@@ -134,12 +137,12 @@ impl Api for EngineApi {
 
     async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
         self.find(id).await?;
-        self.engine.open_artifact(id, name)
+        self.engine.open_artifact(id, name).await
     }
 
     async fn fleet(&self) -> Result<FleetView, ApiError> {
         let (slots, waiting) = {
-            let queue = self.engine.lock_queue();
+            let queue = self.engine.inner.waiting.queue();
             (queue.slots().clone(), queue.waiting())
         };
         let limits = &self.engine.inner.config.limits;
@@ -182,16 +185,13 @@ impl EngineApi {
         let spec = DispatchSpec::from_request(request, &defaults)?;
         let id = DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
         let (tenant, key) = (self.caller.tenant.clone(), self.caller.key);
-        let mut dispatch = Dispatch::accept(id, tenant, key, spec, now).next;
-        let pending = status_event(&dispatch);
+        let mut dispatch = Dispatch::accept(id, tenant, key, spec, now);
+        let waiting = &self.engine.inner.waiting;
         // When all slots are taken it waits from the start: one write and one sync instead of two.
-        let limits = &self.engine.inner.config.limits;
-        let reason = self.engine.lock_queue().reason(&dispatch, limits);
-        if let Some(reason) = reason {
+        if let Some(reason) = self.reason_to_wait(&dispatch)? {
             dispatch.state = State::Queued { reason, not_before: None };
         }
-        let journal = Journal::fresh(id, &self.engine.kept_dir(id));
-        let live = self.engine.insert_live(dispatch.clone(), journal);
+        waiting.announce_arrival(id);
         let audit = audit::of_accept(&dispatch, key);
         let accept = AcceptDispatch { dispatch: dispatch.clone(), idempotency, audit };
         let mut accepted = self.engine.inner.store.accept(accept).await;
@@ -200,16 +200,12 @@ impl EngineApi {
             accepted = Ok(Accepted::New);
         }
         if let Ok(Accepted::New) = accepted {
-            self.engine.write_event(&live, pending);
-            if reason.is_some() {
-                self.engine.write_event(&live, status_event(&dispatch));
-            }
-            self.engine.enqueue(&live);
+            waiting.arrive(&dispatch);
             // Also when it waits: the slot may have become free while it was written down.
             self.engine.inner.placer.notify_one();
             return Ok(Created { dispatch: dispatch.view(), replayed: false });
         }
-        self.engine.forget(id);
+        waiting.turn_back(id);
         match accepted {
             Ok(Accepted::Replayed(first)) => {
                 Ok(Created { dispatch: self.full_view(&first), replayed: true })
@@ -230,7 +226,8 @@ impl EngineApi {
         reason: Option<String>,
     ) -> Result<DispatchView, ApiError> {
         let record = self.find(id).await?;
-        let live = self.engine.live_one(id).ok_or_else(|| finished(&record))?;
+        let live = self.engine.live(id).await.map_err(store_error)?;
+        let live = live.ok_or_else(|| finished(&record))?;
         let event = Event::CancelRequested { reason };
         match self.engine.apply(&live, &event, Some(self.caller.key)).await {
             Ok(record) => Ok(record.view()),
@@ -248,7 +245,7 @@ impl EngineApi {
 
     /// The record, if it is the caller's.
     async fn find(&self, id: DispatchId) -> Result<Dispatch, ApiError> {
-        if let Some(live) = self.engine.live_one(id).filter(|live| live.is_open()) {
+        if let Some(live) = self.engine.inner.live.get(id) {
             let record = live.snapshot();
             return Some(record)
                 .filter(|record| record.tenant == self.caller.tenant)
@@ -259,25 +256,30 @@ impl EngineApi {
         found.ok_or_else(ApiError::not_found)
     }
 
-    /// Where the logs of a dispatch are and how far they reach.
-    async fn journal_of(
-        &self,
-        id: DispatchId,
-    ) -> Result<(PathBuf, watch::Receiver<Extent>), ApiError> {
-        let mut record = self.find(id).await?;
-        if let Some(live) = self.engine.live_one(id) {
-            let extent = live.journal.watch().map_err(|error| streams::unreadable(&error))?;
-            return Ok((live.journal.dir().to_owned(), extent));
+    /// How far the logs of a dispatch reach.
+    async fn growth_of(&self, id: DispatchId) -> Result<Growth, ApiError> {
+        self.find(id).await?;
+        if let Some(live) = self.engine.live(id).await.map_err(store_error)? {
+            return Growth::of_live(live).map_err(|error| streams::unreadable(&error));
         }
-        let dir = self.engine.kept_dir(id);
-        if !record.status().is_terminal() {
-            // It ended since it was read.
-            record = self.find(id).await?;
+        // It may have ended since it was read.
+        let record = self.find(id).await?;
+        let journal = self.engine.journal_of_ended(&self.engine.kept_dir(id), &record);
+        journal.and_then(Growth::of_ended).map_err(|error| streams::unreadable(&error))
+    }
+
+    /// Why a new dispatch cannot have a slot at once.
+    fn reason_to_wait(&self, dispatch: &Dispatch) -> Result<Option<QueueReason>, ApiError> {
+        const RETRY_AFTER_SECONDS: u64 = 30;
+        let config = &self.engine.inner.config;
+        let queue = self.engine.inner.waiting.queue();
+        if queue.waiting() < config.waiting_count_max {
+            return Ok(queue.reason(dispatch, &config.limits));
         }
-        let journal = self.engine.journal_of_ended(&dir, &record);
-        let journal = journal.map_err(|error| streams::unreadable(&error))?;
-        journal.seal();
-        Ok((dir, journal.watch().map_err(|error| streams::unreadable(&error))?))
+        let message = format!("{} dispatches wait already.", config.waiting_count_max);
+        Err(ApiError::new(ErrorCode::Unavailable, message)
+            .with_hint("Try again when some have run, or cancel what is not needed any more.")
+            .with_retry_after_seconds(RETRY_AFTER_SECONDS))
     }
 
     fn full_view(&self, record: &Dispatch) -> DispatchView {
@@ -287,7 +289,7 @@ impl EngineApi {
             // A log that is gone (retention) is no error of the record.
             view.output = tail_text(&path, OUTPUT_TAIL_BYTES_MAX).ok();
         }
-        let queue = self.engine.lock_queue();
+        let queue = self.engine.inner.waiting.queue();
         view.queue_position = queue.position(record);
         if view.queue_reason.is_some() {
             // What is on record is why it had to wait at first; this is why it still does.
@@ -304,15 +306,15 @@ impl Engine {
     ///
     /// # Errors
     /// `not_found` for a name that is not a kept file of the dispatch.
-    pub fn open_artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
-        self.make_files(id)?;
+    pub async fn open_artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
+        self.make_files(id).await?;
         let path = artifacts::find(&self.kept_dir(id), name)?;
         streams::file(&path)
     }
 
     /// Makes the files of a dispatch that only waits: whoever asks for them finds them.
-    fn make_files(&self, id: DispatchId) -> Result<(), ApiError> {
-        let Some(live) = self.live_one(id).filter(|live| live.is_open()) else { return Ok(()) };
+    async fn make_files(&self, id: DispatchId) -> Result<(), ApiError> {
+        let Some(live) = self.live(id).await.map_err(store_error)? else { return Ok(()) };
         live.journal.materialise().map_err(|error| streams::unreadable(&error))
     }
 
@@ -330,6 +332,13 @@ impl Engine {
         }
     }
 
+    /// The logs of a dispatch that did not end.
+    pub(crate) fn journal_of_live(&self, record: &Dispatch) -> std::io::Result<Journal> {
+        let journal = Journal::open_late(record.id, &self.kept_dir(record.id))?;
+        self.mend_status_event(&journal, record);
+        Ok(journal)
+    }
+
     /// The logs of a dispatch that ended. A crash may have kept the last event from them: the first
     /// reader appends it, and only one of several at once.
     fn journal_of_ended(&self, dir: &Path, record: &Dispatch) -> std::io::Result<Journal> {
@@ -344,7 +353,7 @@ impl Engine {
     }
 
     /// Appends the status event that a crash may have kept from the log.
-    pub(crate) fn mend_status_event(&self, journal: &Journal, record: &Dispatch) {
+    fn mend_status_event(&self, journal: &Journal, record: &Dispatch) {
         let wanted = status_event(record);
         if journal.is_empty() && record.status() != DispatchStatus::Pending {
             // It began as every dispatch does; that was only held in memory.
@@ -354,17 +363,13 @@ impl Engine {
                 error!(%error, id = %record.id, "a status event could not be kept");
             }
         }
+        // One that only waits was told so when it came.
+        let at = if record.attempt == 0 && record.waits() { record.created_at } else { self.now() };
         if journal.last_event().is_none_or(|last| last != wanted)
-            && let Err(error) = journal.event(self.now(), None, wanted)
+            && let Err(error) = journal.event(at, None, wanted)
         {
             error!(%error, id = %record.id, "a status event could not be kept");
         }
-    }
-
-    /// Undoes [`Engine::insert_live`] of a dispatch that was not accepted.
-    fn forget(&self, id: DispatchId) {
-        // It was never seen, so nothing made its files.
-        self.lock_live().remove(&id);
     }
 }
 

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use crate::effects::lock;
-use crate::engine::{Engine, Live};
+use crate::engine::Engine;
+use crate::live::Live;
 use crate::tasks::TaskKind;
 
 /// Starts the attempt, or takes it up again. The record that names it is durable already.

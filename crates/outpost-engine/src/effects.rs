@@ -1,16 +1,15 @@
 //! Executes what the core asks for, and announces what changed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use outpost_core::{Dispatch, Effect, Event, State};
+use outpost_core::{Dispatch, Effect, State};
 use outpost_runner::Command;
-use outpost_types::{AttemptId, EventData, Timestamp};
+use outpost_types::EventData;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, warn};
 
-use crate::engine::{Engine, Live};
-use crate::tasks::TaskKind;
+use crate::engine::Engine;
+use crate::live::Live;
 
 /// Name of the final record among the kept files.
 pub(crate) const RESULT_FILE: &str = "result.json";
@@ -18,15 +17,15 @@ pub(crate) const RESULT_FILE: &str = "result.json";
 impl Engine {
     /// Tells everybody about a change that is durable by now.
     pub(crate) fn announce(&self, live: &Arc<Live>, before: &Dispatch, after: &Dispatch) {
-        self.lock_queue().observe(Some(before), after);
         // The record first: whoever hears of a state by an event finds it when he looks.
-        live.record.send_replace(after.clone());
+        let publish = || drop(live.record.send_replace(after.clone()));
+        self.inner.waiting.observe(before, after, publish);
         if status_event(before) != status_event(after) {
             self.write_event(live, status_event(after));
         }
         if after.status().is_terminal() {
             live.journal.seal();
-            self.lock_live().remove(&after.id);
+            self.inner.live.remove(after.id);
         }
     }
 
@@ -37,23 +36,18 @@ impl Engine {
         }
     }
 
-    /// Executes one effect. Nothing here waits: what takes time is a task of its own.
-    pub(crate) fn execute(&self, live: &Arc<Live>, effect: Effect) {
+    /// Executes what follows from a record, in order. Nothing here waits: what takes time is a task of
+    /// its own.
+    pub(crate) fn execute_all(&self, live: &Arc<Live>, effects: Vec<Effect>) {
+        for effect in effects {
+            self.execute(live, effect);
+        }
+    }
+
+    fn execute(&self, live: &Arc<Live>, effect: Effect) {
         match effect {
             Effect::Place => self.inner.placer.notify_one(),
-            Effect::PlaceAt(at) => {
-                let engine = self.clone();
-                let id = live.record.borrow().id;
-                self.inner.tasks.spawn(TaskKind::Timer, id, async move {
-                    engine.sleep_until(at).await;
-                    engine.inner.placer.notify_one();
-                });
-            }
             Effect::StartAttempt(attempt) => crate::attempt::start(self, live, attempt, None),
-            Effect::ArmDeadline { attempt, at } => {
-                let deadline = deadline(self.clone(), Arc::clone(live), attempt, at);
-                self.inner.tasks.spawn(TaskKind::Timer, attempt, deadline);
-            }
             Effect::AbortProvisioning(_) => self.command(live, Command::Abort),
             Effect::StopAgent { .. } => self.command(live, Command::Stop),
             Effect::Collect(_) => self.command(live, Command::Collect),
@@ -71,18 +65,6 @@ impl Engine {
         }
     }
 
-    async fn sleep_until(&self, at: Timestamp) {
-        // The wall clock may jump while we sleep, so the rest is looked at again every minute.
-        const NAP_MILLIS_MAX: u64 = 60_000;
-        loop {
-            let rest = at.millis_since(self.now());
-            if rest == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(rest.min(NAP_MILLIS_MAX))).await;
-        }
-    }
-
     /// Writes the final record beside the other kept files.
     pub(crate) fn write_result(live: &Live, after: &Dispatch) {
         let path = live.journal.dir().join(RESULT_FILE);
@@ -92,24 +74,6 @@ impl Engine {
         if let Err(error) = written {
             error!(%error, path = %path.display(), "the result file could not be kept");
         }
-    }
-}
-
-/// Reports the deadline of an attempt, unless it stops running before.
-async fn deadline(engine: Engine, live: Arc<Live>, attempt: AttemptId, at: Timestamp) {
-    let mut record = live.record.subscribe();
-    let is_due = |record: &Dispatch| matches!(record.state, State::Running { stop: None, .. });
-    // Again, if the clock was set back between the sleep and the look.
-    while is_due(&live.snapshot()) {
-        let not_due = async {
-            // The answer borrows the record, which must not be held: only that it came is of use.
-            drop(record.wait_for(|record| !is_due(record)).await);
-        };
-        tokio::select! {
-            () = engine.sleep_until(at) => {}
-            () = not_due => return,
-        }
-        engine.apply_surely(&live, Event::DeadlinePassed { attempt }).await;
     }
 }
 

@@ -1,24 +1,24 @@
 //! The engine: makes transitions of the pure core durable, then executes their effects.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use outpost_core::{Dispatch, Effect, Event, Limits, Queue, State};
-use outpost_runner::{Command, Resume, ResumeStage, Runner};
+use outpost_core::{Dispatch, Event, Limits, State, effects};
+use outpost_runner::{Resume, ResumeStage, Runner};
 use outpost_store::{AuditEntry, KeyHash, Store, StoreError};
 use outpost_types::{AttemptId, DispatchId, Failure, FailureCode, KeyId, Timestamp};
 use thiserror::Error;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use crate::clock::World;
 use crate::effects::lock;
-use crate::journal::Journal;
 use crate::keys::KnownKey;
+use crate::live::{Live, LiveSet};
 use crate::tasks::{TaskKind, Tasks};
+use crate::waiting::Waiting;
 
 /// Longest wait for running attempts to end at shutdown, seconds: the agents' grace and some.
 const CLOSE_SECONDS_MAX: u64 = 20;
@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub data_dir: PathBuf,
     /// Most live attempts at once.
     pub limits: Limits,
+    /// Dispatches that may wait for a slot; further ones are turned away.
+    pub waiting_count_max: usize,
 }
 
 /// Why an engine cannot be opened.
@@ -60,53 +62,11 @@ pub(crate) struct Inner {
     pub(crate) world: Arc<dyn World>,
     pub(crate) tasks: Tasks,
     pub(crate) placer: Notify,
-    pub(crate) live: Mutex<BTreeMap<DispatchId, Arc<Live>>>,
-    queue: Mutex<Queue>,
+    pub(crate) live: Arc<LiveSet>,
+    pub(crate) waiting: Waiting,
     /// Held while the last event of an ended dispatch is appended.
     pub(crate) mending: Mutex<()>,
-    /// Accepted and not yet placed or told to wait.
-    fresh: Mutex<BTreeSet<DispatchId>>,
     pub(crate) keys: RwLock<HashMap<KeyHash, KnownKey>>,
-}
-
-/// A dispatch that is not terminal, or was not a moment ago.
-#[derive(Debug)]
-pub(crate) struct Live {
-    /// Held while a transition is made durable: transitions of one dispatch are one after another.
-    writing: tokio::sync::Mutex<()>,
-    /// Set once the record is durable; before that nobody is told of it and nobody places it.
-    open: AtomicBool,
-    /// The record as it is on disk.
-    pub(crate) record: watch::Sender<Dispatch>,
-    pub(crate) journal: Journal,
-    pub(crate) commands: Mutex<Option<mpsc::Sender<Command>>>,
-}
-
-impl Live {
-    fn new(record: Dispatch, journal: Journal) -> Self {
-        Self {
-            writing: tokio::sync::Mutex::new(()),
-            open: AtomicBool::new(false),
-            record: watch::Sender::new(record),
-            journal,
-            commands: Mutex::new(None),
-        }
-    }
-
-    /// The record is durable now.
-    pub(crate) fn open_for_placement(&self) {
-        self.open.store(true, Ordering::Release);
-    }
-
-    /// Whether the record is durable.
-    pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
-    }
-
-    /// The record as it is on disk.
-    pub(crate) fn snapshot(&self) -> Dispatch {
-        self.record.borrow().clone()
-    }
 }
 
 /// Why an event was not applied.
@@ -140,10 +100,9 @@ impl Engine {
                 world,
                 tasks: Tasks::default(),
                 placer: Notify::new(),
-                live: Mutex::new(BTreeMap::new()),
-                queue: Mutex::default(),
+                live: Arc::default(),
+                waiting: Waiting::default(),
                 mending: Mutex::default(),
-                fresh: Mutex::default(),
                 keys: RwLock::new(HashMap::new()),
             }),
         };
@@ -161,13 +120,11 @@ impl Engine {
         let attempts = held.iter().filter_map(|record| record.attempt_id()).collect();
         self.inner.runner.sweep(&attempts).await.map_err(OpenError::Runner)?;
         for record in &records {
-            let journal = Journal::open_late(record.id, &self.kept_dir(record.id))?;
-            let live = self.insert_live(record.clone(), journal);
-            self.mend_status_event(&live.journal, record);
-            self.enqueue(&live);
+            self.inner.waiting.observe_first(record);
         }
         for record in held {
-            if let (Some(live), Some(attempt)) = (self.live_one(record.id), record.attempt_id()) {
+            if let Some(attempt) = record.attempt_id() {
+                let live = self.inner.live.insert(record.clone(), self.journal_of_live(record)?);
                 if rebooted && matches!(record.state, State::Provisioning { .. }) {
                     self.lose_unknown(&live, attempt).await;
                 } else {
@@ -204,25 +161,8 @@ impl Engine {
         };
         let told = live.journal.told()?;
         crate::attempt::start(self, live, attempt, Some(Resume { stage, told }));
-        self.execute_standing(live, record, attempt);
+        self.execute_all(live, effects(None, record));
         Ok(())
-    }
-
-    /// Executes what the state of a live attempt asks for by itself, whichever event led to it.
-    fn execute_standing(&self, live: &Arc<Live>, record: &Dispatch, attempt: AttemptId) {
-        match &record.state {
-            State::Running { deadline, stop } => {
-                self.execute(live, Effect::ArmDeadline { attempt, at: *deadline });
-                if let Some(why) = stop {
-                    self.execute(live, Effect::StopAgent { attempt, why: why.clone() });
-                }
-            }
-            State::Completing { .. } => self.execute(live, Effect::Collect(attempt)),
-            State::Provisioning { stop: Some(_) } => {
-                self.execute(live, Effect::AbortProvisioning(attempt));
-            }
-            _ => {}
-        }
     }
 
     /// The machine's boot, and whether it is another one than the last server's on this directory.
@@ -252,7 +192,7 @@ impl Engine {
     pub async fn leave(&self) {
         // First: a recorder whose runner left must know that nothing was lost.
         self.inner.tasks.begin_closing();
-        for live in self.live_all() {
+        for live in self.inner.live.all() {
             *lock(&live.commands) = None;
         }
         self.inner.tasks.close(Duration::from_secs(CLOSE_SECONDS_MAX)).await;
@@ -262,7 +202,9 @@ impl Engine {
     /// only waits for a slot goes on waiting on disk.
     pub async fn close(&self) {
         let reason = Some("the server was stopped".to_owned());
-        for live in self.live_all().into_iter().filter(|live| live.record.borrow().holds_slot()) {
+        for live in
+            self.inner.live.all().into_iter().filter(|live| live.record.borrow().holds_slot())
+        {
             let event = Event::CancelRequested { reason: reason.clone() };
             if let Err(error) = self.apply(&live, &event, None).await {
                 info!(%error, "an attempt ends by itself while the server stops");
@@ -280,56 +222,6 @@ impl Engine {
     /// Where kept files of a dispatch are.
     pub(crate) fn kept_dir(&self, id: DispatchId) -> PathBuf {
         self.inner.config.data_dir.join("dispatches").join(id.to_string())
-    }
-
-    /// Takes a record into the set of live ones.
-    pub(crate) fn insert_live(&self, record: Dispatch, journal: Journal) -> Arc<Live> {
-        let id = record.id;
-        let live = Arc::new(Live::new(record, journal));
-        self.lock_live().insert(id, Arc::clone(&live));
-        live
-    }
-
-    pub(crate) fn lock_live(&self) -> std::sync::MutexGuard<'_, BTreeMap<DispatchId, Arc<Live>>> {
-        // The map is changed by single inserts and removes: a panic elsewhere leaves it whole.
-        self.inner.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    pub(crate) fn live_all(&self) -> Vec<Arc<Live>> {
-        self.lock_live().values().filter(|live| live.is_open()).cloned().collect()
-    }
-
-    pub(crate) fn live_one(&self, id: DispatchId) -> Option<Arc<Live>> {
-        self.lock_live().get(&id).cloned()
-    }
-
-    pub(crate) fn lock_queue(&self) -> std::sync::MutexGuard<'_, Queue> {
-        lock(&self.inner.queue)
-    }
-
-    /// The record of a dispatch is durable: from now on it is seen, and wants a slot.
-    pub(crate) fn enqueue(&self, live: &Live) {
-        let record = live.record.borrow();
-        self.lock_queue().observe(None, &record);
-        live.open_for_placement();
-        if matches!(record.state, State::Pending) {
-            lock(&self.inner.fresh).insert(record.id);
-        }
-    }
-
-    /// Puts one that could not be placed back to where its record says it belongs.
-    pub(crate) fn requeue(&self, id: DispatchId) {
-        let Some(live) = self.live_one(id) else { return };
-        let record = live.record.borrow();
-        self.lock_queue().observe(Some(&record), &record);
-    }
-
-    /// Some that nobody looked at yet.
-    pub(crate) fn take_fresh(&self, count_max: usize) -> Vec<DispatchId> {
-        let mut fresh = lock(&self.inner.fresh);
-        let taken: Vec<_> = fresh.iter().take(count_max).copied().collect();
-        fresh.retain(|id| taken.last().is_none_or(|last| id > last));
-        taken
     }
 
     /// A new time-ordered id.
@@ -399,18 +291,7 @@ impl Engine {
         }
         self.announce(live, &known, &record);
         drop(guard);
-        if let (true, false, Some(attempt)) =
-            (known.holds_slot(), record.holds_slot(), known.attempt_id())
-        {
-            self.execute(live, Effect::Retire(attempt));
-        }
-        if let (true, Some(attempt)) = (record.holds_slot(), record.attempt_id()) {
-            if record.attempt > known.attempt {
-                self.execute(live, Effect::StartAttempt(attempt));
-            }
-            self.execute_standing(live, &record, attempt);
-        }
-        self.execute(live, Effect::Place);
+        self.execute_all(live, effects(Some(&known), &record));
     }
 
     /// Applies an event: decide, make durable, announce, execute. `actor` is the key that asked for
@@ -444,9 +325,7 @@ impl Engine {
         }
         self.announce(live, &before, &after);
         drop(guard);
-        for effect in transition.effects {
-            self.execute(live, effect);
-        }
+        self.execute_all(live, transition.effects);
         Ok(after)
     }
 }

@@ -15,10 +15,12 @@ mod effects;
 mod engine;
 mod journal;
 mod keys;
+mod live;
 mod placer;
 mod query;
 mod streams;
 mod tasks;
+mod waiting;
 
 pub use api::EngineApi;
 pub use clock::{Machine, World};

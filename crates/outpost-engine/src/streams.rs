@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -9,16 +10,49 @@ use outpost_types::{ApiError, ByteStream, ErrorCode, EventEnvelope, EventStream}
 use tokio::sync::watch;
 use tracing::error;
 
-use crate::journal::{ByteReader, EventReader, Extent};
+use crate::journal::{ByteReader, EventReader, Extent, Journal};
+use crate::live::Live;
 
-/// Events with `seq > after` from the log in `dir`, following `extent` until it is sealed.
-pub(crate) fn events(
-    dir: &Path,
-    after: u64,
+/// How far the logs of a dispatch reach, and whether they grow.
+#[derive(Debug)]
+pub(crate) struct Growth {
     extent: watch::Receiver<Extent>,
-) -> Result<EventStream, ApiError> {
+    /// A reader keeps what it follows.
+    _live: Option<Arc<Live>>,
+}
+
+impl Growth {
+    /// Of one that did not end. Its files are there from now on.
+    pub(crate) fn of_live(live: Arc<Live>) -> std::io::Result<Self> {
+        Ok(Self { extent: live.journal.watch()?, _live: Some(live) })
+    }
+
+    /// Of one that did.
+    pub(crate) fn of_ended(journal: Journal) -> std::io::Result<Self> {
+        journal.seal();
+        Ok(Self { extent: journal.watch()?, _live: None })
+    }
+
+    /// Where it is now.
+    pub(crate) fn extent(&self) -> Extent {
+        *self.extent.borrow()
+    }
+
+    /// Where it is now; from here on [`Growth::changed`] waits for more.
+    fn next(&mut self) -> Extent {
+        *self.extent.borrow_and_update()
+    }
+
+    /// `None` when there is never more.
+    async fn changed(&mut self) -> Option<()> {
+        self.extent.changed().await.ok()
+    }
+}
+
+/// Events with `seq > after` from the log in `dir`, following its growth until it is sealed.
+pub(crate) fn events(dir: &Path, after: u64, growth: Growth) -> Result<EventStream, ApiError> {
     let reader = EventReader::open(dir, after).map_err(|error| unreadable(&error))?;
-    let state = EventFollower { reader, extent, ready: VecDeque::new(), ended: false };
+    let state = EventFollower { reader, growth, ready: VecDeque::new(), ended: false };
     Ok(Box::pin(stream::unfold(state, |mut state| async move {
         let next = state.next().await?;
         Some((next, state))
@@ -27,7 +61,7 @@ pub(crate) fn events(
 
 struct EventFollower {
     reader: EventReader,
-    extent: watch::Receiver<Extent>,
+    growth: Growth,
     ready: VecDeque<EventEnvelope>,
     ended: bool,
 }
@@ -42,11 +76,11 @@ impl EventFollower {
             if self.ended {
                 return None;
             }
-            let extent = *self.extent.borrow_and_update();
+            let extent = self.growth.next();
             match self.reader.read(extent.events_bytes) {
                 Ok(events) if !events.is_empty() => self.ready.extend(events),
                 Ok(_) if extent.sealed && self.reader.is_at(extent.events_bytes) => return None,
-                Ok(_) => self.extent.changed().await.ok()?,
+                Ok(_) => self.growth.changed().await?,
                 Err(error) => {
                     self.ended = true;
                     return Some(Err(unreadable(&error)));
@@ -61,19 +95,19 @@ pub(crate) fn growing(
     path: &Path,
     after: u64,
     follow: bool,
-    extent: watch::Receiver<Extent>,
+    growth: Growth,
 ) -> Result<ByteStream, ApiError> {
     let reader = ByteReader::open(path, after).map_err(|error| unreadable(&error))?;
-    Ok(Box::pin(stream::unfold((reader, extent), move |(mut reader, mut extent)| async move {
+    Ok(Box::pin(stream::unfold((reader, growth), move |(mut reader, mut growth)| async move {
         loop {
-            let now = *extent.borrow_and_update();
+            let now = growth.next();
             match reader.read(now.output_bytes) {
                 Ok(piece) if !piece.is_empty() => {
-                    return Some((Ok(Bytes::from(piece)), (reader, extent)));
+                    return Some((Ok(Bytes::from(piece)), (reader, growth)));
                 }
                 Ok(_) if !follow || now.sealed => return None,
-                Ok(_) => extent.changed().await.ok()?,
-                Err(error) => return Some((Err(unreadable(&error)), (reader, extent))),
+                Ok(_) => growth.changed().await?,
+                Err(error) => return Some((Err(unreadable(&error)), (reader, growth))),
             }
         }
     })))

@@ -2,21 +2,32 @@
 //! There is no anonymous spawn.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
+
+use crate::effects::lock;
+
+/// How often a shutdown says whom it waits for, seconds.
+const SAY_SECONDS: u64 = 2;
+/// Most names it says at once.
+const NAMES_MAX: usize = 8;
 
 /// What a task is for, and so how it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskKind {
-    /// Gives out slots. Aborted at shutdown: it holds no state.
+    /// Gives out slots and watches deadlines. Aborted at shutdown: it holds no state.
     Placer,
     /// Carries out one attempt. Told to end at shutdown and waited for: it owns a sandbox.
     Attempt,
@@ -25,8 +36,6 @@ pub enum TaskKind {
     /// Carries out what a caller asked for. Waited for: once begun it is finished, even when the
     /// caller hangs up, because half of it may be durable already.
     Request,
-    /// Waits for an instant. Aborted at shutdown: the record says when.
-    Timer,
 }
 
 impl TaskKind {
@@ -42,7 +51,6 @@ impl fmt::Display for TaskKind {
             Self::Attempt => "attempt",
             Self::Recorder => "recorder",
             Self::Request => "request",
-            Self::Timer => "timer",
         })
     }
 }
@@ -58,6 +66,28 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 pub struct Tasks {
     tracker: TaskTracker,
     closing: CancellationToken,
+    next: AtomicU64,
+    holders: Arc<Holders>,
+}
+
+type Name = (TaskKind, Box<dyn fmt::Display + Send>);
+
+/// Those that a shutdown waits for, by number.
+#[derive(Default)]
+struct Holders(Mutex<BTreeMap<u64, Name>>);
+
+impl fmt::Debug for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+impl Holders {
+    /// The first of them.
+    fn names(&self) -> Vec<String> {
+        let held = lock(&self.0);
+        held.values().take(NAMES_MAX).map(|(kind, subject)| format!("{kind} {subject}")).collect()
+    }
 }
 
 impl Tasks {
@@ -65,10 +95,15 @@ impl Tasks {
     pub fn spawn(
         &self,
         kind: TaskKind,
-        subject: impl fmt::Display + Send + 'static,
+        subject: impl fmt::Display + Send + Clone + 'static,
         work: impl Future<Output = ()> + Send + 'static,
     ) {
         let closing = self.closing.clone();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if kind.is_waited_for() {
+            lock(&self.holders.0).insert(number, (kind, Box::new(subject.clone())));
+        }
+        let holders = Arc::clone(&self.holders);
         let work = async move {
             if kind.is_waited_for() {
                 work.await;
@@ -85,13 +120,14 @@ impl Tasks {
                 let fault = panic_text(panic.as_ref());
                 error!(task = %kind, %subject, fault, "task ended badly");
             }
+            lock(&holders.0).remove(&number);
         });
     }
 
     /// Starts a task of a caller and waits for its answer; `None` when it panicked.
     pub async fn finish<T: Send + 'static>(
         &self,
-        subject: impl fmt::Display + Send + 'static,
+        subject: impl fmt::Display + Send + Clone + 'static,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
@@ -112,12 +148,23 @@ impl Tasks {
         self.closing.cancel();
     }
 
-    /// Tells every task to end and waits for those that must be waited for, at most `bound`.
-    pub async fn close(&self, bound: Duration) {
+    /// Tells every task to end and waits for those that must be waited for, at most `bound`. Says
+    /// whom it waits for, and answers with whom it gave up on: the first names of them.
+    pub async fn close(&self, bound: Duration) -> Vec<String> {
         self.begin_closing();
         self.tracker.close();
-        if tokio::time::timeout(bound, self.tracker.wait()).await.is_err() {
-            warn!(tasks = self.tracker.len(), "gave up waiting for tasks");
+        let end = Instant::now() + bound;
+        loop {
+            let say = end.min(Instant::now() + Duration::from_secs(SAY_SECONDS));
+            if timeout_at(say, self.tracker.wait()).await.is_ok() {
+                return Vec::new();
+            }
+            let (count, names) = (self.tracker.len(), self.holders.names());
+            if Instant::now() >= end {
+                warn!(count, ?names, "gave up waiting for tasks");
+                return names;
+            }
+            info!(count, ?names, "waiting for tasks");
         }
     }
 }
@@ -132,8 +179,21 @@ mod tests {
         let lost: Option<u32> = tasks.finish("bad", async { panic!("on purpose") }).await;
         assert_eq!(lost, None);
         assert_eq!(tasks.finish("good", async { 7 }).await, Some(7));
-        tasks.close(Duration::from_secs(5)).await;
+        assert_eq!(tasks.close(Duration::from_secs(5)).await, [] as [String; 0]);
         assert!(tasks.tracker.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_names_whom_it_gave_up_on() {
+        let tasks = Tasks::default();
+        tasks.spawn(TaskKind::Recorder, "01ABC-1", std::future::pending());
+        tasks.spawn(TaskKind::Placer, "all", std::future::pending());
+        let (ended, end) = oneshot::channel();
+        tasks.spawn(TaskKind::Attempt, "01ABC-1", async {
+            end.await.unwrap();
+        });
+        ended.send(()).unwrap();
+        assert_eq!(tasks.close(Duration::from_millis(200)).await, ["recorder 01ABC-1"]);
     }
 
     #[test]

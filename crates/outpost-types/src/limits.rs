@@ -50,6 +50,9 @@ pub const LIST_LIMIT_MAX: u32 = 100;
 pub const CURSOR_BYTES_MAX: usize = 512;
 /// Longest long poll of a status, seconds.
 pub const WAIT_SECONDS_MAX: u64 = 60;
+/// Dispatches that wait for a slot; further ones are turned away. Each costs the server some hundred
+/// bytes of memory.
+pub const WAITING_COUNT_MAX: usize = 1_000_000;
 /// Part of the agent's output that a status carries, bytes.
 pub const OUTPUT_TAIL_BYTES_MAX: usize = 8 * 1024;
 /// Longest line of agent output that is parsed; a longer one is kept raw in pieces, bytes.

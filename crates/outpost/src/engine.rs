@@ -16,6 +16,7 @@ use outpost_runner::{LocalRunner, LocalRunnerConfig, Models};
 use outpost_sandbox::{LauncherOptions, LinuxSandbox, SandboxPolicy};
 use outpost_server::{AuthError, Backend, SigningKey};
 use outpost_store::{SqliteOptions, SqliteStore};
+use outpost_types::limits::WAITING_COUNT_MAX;
 use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
 use outpost_workspace::{REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig};
 use sha2::{Digest as _, Sha256};
@@ -79,7 +80,11 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
         workspaces,
         Gateway::new()?,
     );
-    let engine_config = EngineConfig { data_dir: data_dir.clone(), limits: limits(config)? };
+    let engine_config = EngineConfig {
+        data_dir: data_dir.clone(),
+        limits: limits(config)?,
+        waiting_count_max: WAITING_COUNT_MAX,
+    };
     let engine =
         Engine::open(engine_config, Arc::new(store), Arc::new(runner), Arc::new(Machine)).await?;
     let caller = admin.admit(&engine).await?;
@@ -264,6 +269,6 @@ impl Backend for EngineBackend {
         id: DispatchId,
         name: &str,
     ) -> Result<ByteStream, ApiError> {
-        self.engine.open_artifact(id, name)
+        self.engine.open_artifact(id, name).await
     }
 }

@@ -2,7 +2,7 @@
 
 use outpost_core::{
     AgentDefaults, AgentVerdict, Dispatch, DispatchSpec, Effect, Event, ExitFacts, Limits, Queue,
-    QueueReason, Rejection, ResultFacts, State, Stop, step,
+    QueueReason, Rejection, ResultFacts, State, Stop, effects, step,
 };
 use outpost_types::limits::{
     BRANCH_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT, TAG_BYTES_MAX, TAGS_COUNT_MAX,
@@ -96,7 +96,7 @@ fn another_reason_does_not_shorten_a_backoff() {
         panic!("{:?}", retry.state)
     };
     assert_eq!(at, NOW.plus_millis(500));
-    assert_eq!(effects, [Effect::Retire(attempt), Effect::Place, Effect::PlaceAt(at)]);
+    assert_eq!(effects, [Effect::Retire(attempt), Effect::Place]);
     let (told, _) = after(&retry, &Event::MustWait(QueueReason::HostLimit));
     let kept = State::Queued { reason: QueueReason::HostLimit, not_before: Some(at) };
     assert_eq!(told.state, kept);
@@ -151,6 +151,72 @@ fn a_cancel_while_results_are_collected_wins_over_success() {
     let (ended, effects) = after(&stopping, &success(attempt));
     assert_eq!(ended.status(), DispatchStatus::Cancelled);
     assert_eq!(effects, [Effect::Retire(attempt), Effect::Place]);
+}
+
+/// What a new server does about a record is what the old one would still have to do.
+#[test]
+fn a_new_server_asks_for_what_the_state_asks_for() {
+    let queued = after(&fresh(), &Event::MustWait(QueueReason::HostLimit)).0;
+    for waiting in [fresh(), queued] {
+        assert_eq!(effects(None, &waiting), [Effect::Place]);
+    }
+    let why = Stop::Cancel { reason: Some("enough".into()) };
+    let (provisioning, attempt) = placed();
+    let (running, _) = running();
+    let completing = exited(&running, attempt);
+    let cases = [
+        (&provisioning, vec![]),
+        (&after(&provisioning, &cancel()).0, vec![Effect::AbortProvisioning(attempt)]),
+        (&running, vec![]),
+        (&after(&running, &cancel()).0, vec![Effect::StopAgent { attempt, why }]),
+        (&completing, vec![Effect::Collect(attempt)]),
+        (&after(&completing, &cancel()).0, vec![Effect::Collect(attempt)]),
+        (&after(&completing, &success(attempt)).0, vec![]),
+    ];
+    for (record, wanted) in cases {
+        assert_eq!(effects(None, record), wanted, "{:?}", record.state);
+        assert_eq!(effects(Some(record), record), [], "{:?}", record.state);
+    }
+}
+
+/// A record may be some steps ahead of what was known of it.
+#[test]
+fn steps_that_were_missed_are_made_up_for() {
+    let (first, one) = placed();
+    let retry = after(&first, &provision_failure(one, true)).0;
+    let second = step(&retry, &Event::Placed, NOW.plus_millis(500)).unwrap().next;
+    let two = second.attempt_id().unwrap();
+    assert_eq!(effects(Some(&fresh()), &first), [Effect::StartAttempt(one)]);
+    assert_eq!(
+        effects(Some(&first), &second),
+        [Effect::Retire(one), Effect::Place, Effect::StartAttempt(two)]
+    );
+    let stopping = after(&second, &cancel()).0;
+    assert_eq!(
+        effects(Some(&retry), &stopping),
+        [Effect::StartAttempt(two), Effect::AbortProvisioning(two)]
+    );
+}
+
+#[test]
+fn time_alone_changes_who_waits_and_who_runs() {
+    let waiting = fresh();
+    assert_eq!(waiting.alarm(), Some((waiting.deadline_at(), Event::Expired)));
+    let (record, attempt) = running();
+    let State::Running { deadline, .. } = record.state else { panic!("{:?}", record.state) };
+    assert_eq!(record.alarm(), Some((deadline, Event::DeadlinePassed { attempt })));
+    let mut queue = Queue::default();
+    queue.observe(None, &waiting);
+    queue.observe(None, &Dispatch { id: outpost_types::DispatchId::from_parts(9, 9), ..record });
+    assert_eq!((queue.waiting(), queue.slots().total()), (1, 1));
+    assert_eq!(queue.wake_at(), Some(deadline));
+    assert_eq!(queue.due(deadline, 9).len(), 1);
+    let both = waiting.deadline_at();
+    assert_eq!((queue.due(both, 9).len(), queue.due(both, 1).len()), (2, 1));
+    let (provisioning, _) = placed();
+    for silent in [&provisioning, &after(&running().0, &cancel()).0] {
+        assert_eq!(silent.alarm(), None);
+    }
 }
 
 #[test]

@@ -24,7 +24,6 @@ pub(crate) fn dispatch(agent: &str, tenant: &str, serial: u64) -> Dispatch {
         DispatchSpec::from_request(request, &defaults).unwrap(),
         Timestamp::from_millis(serial),
     )
-    .next
 }
 
 fn results(verdict: AgentVerdict) -> Box<ResultFacts> {

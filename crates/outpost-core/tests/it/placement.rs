@@ -191,14 +191,14 @@ fn a_retry_waits_its_time_and_a_deadline_is_seen() {
     assert_eq!(world.place_all(&wide(1), NOW), [] as [usize; 0]);
     let at = world.queue.wake_at().unwrap();
     assert_eq!(at, NOW.plus_millis(500));
-    assert_eq!(world.queue.expired(at), []);
+    assert_eq!(world.queue.due(at, 9), []);
     assert_eq!(world.place_all(&wide(1), at), [0]);
 
     let waiting = dispatch("claude", "a", 9);
     let (id, deadline) = (waiting.id, waiting.deadline_at());
     let mut world = World::of(vec![waiting]);
     assert_eq!(world.queue.wake_at(), Some(deadline));
-    assert_eq!(world.queue.expired(deadline), [id]);
+    assert_eq!(world.queue.due(deadline, 9), [id]);
     world.apply(0, &Event::Expired, deadline);
     assert!(world.records[0].status().is_terminal());
     assert_eq!((world.queue.waiting(), world.queue.wake_at()), (0, None));

@@ -47,7 +47,7 @@ pub fn dispatch(serial: u64, owner: &str, request: DispatchRequest) -> Dispatch 
     let spec = DispatchSpec::from_request(request, &defaults).expect("a request within bounds");
     let id = DispatchId::from_parts(serial, 0);
     let key = KeyId::from_parts(1, 1);
-    Dispatch::accept(id, tenant(owner), key, spec, Timestamp::from_millis(serial)).next
+    Dispatch::accept(id, tenant(owner), key, spec, Timestamp::from_millis(serial))
 }
 
 /// An audit entry about `dispatch`.
