@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use outpost_types::{DispatchId, DispatchStatus, FailureCode};
 
 use crate::check::Evidence;
+use crate::rng::Rng;
 
 /// Findings that are kept in words.
 const FINDINGS_MAX: usize = 100;
@@ -29,6 +30,8 @@ pub type End = (DispatchStatus, u64);
 struct State {
     open: BTreeMap<DispatchId, Instant>,
     ended: BTreeMap<DispatchId, End>,
+    /// Those that ended, in that order: any one of many is found without walking over them.
+    order: Vec<DispatchId>,
     findings: Vec<String>,
     counts: Counts,
 }
@@ -83,6 +86,7 @@ impl Ledger {
         let view = &seen.view;
         state.open.remove(&view.dispatch_id);
         state.ended.insert(view.dispatch_id, (view.status, view.generation));
+        state.order.push(view.dispatch_id);
         let code = view.failure.as_ref().map(|failure| failure.code);
         let counts = &mut state.counts;
         match view.status {
@@ -109,6 +113,24 @@ impl Ledger {
     /// Whether a run waits for its end for longer than that.
     pub fn is_any_older(&self, age: Duration) -> bool {
         self.lock().open.values().any(|since| since.elapsed() > age)
+    }
+
+    /// How one ended, if it is known to have.
+    pub fn end_of(&self, id: DispatchId) -> Option<End> {
+        self.lock().ended.get(&id).copied()
+    }
+
+    /// Any one of those that ended.
+    pub fn one_ended(&self, rng: &mut Rng) -> Option<DispatchId> {
+        let state = self.lock();
+        let place = usize::try_from(rng.below(state.order.len() as u64)).ok()?;
+        state.order.get(place).copied()
+    }
+
+    /// How many runs ended, and how much was looked at.
+    pub fn tally(&self) -> (u64, Counts) {
+        let state = self.lock();
+        (state.ended.len() as u64, state.counts)
     }
 
     /// All that ended.

@@ -1,11 +1,15 @@
 //! `cargo run -p outpost-torture -- --kills 300 --seed 1`: one storm, and what it found.
-#![expect(clippy::print_stdout, reason = "a command line tool whose purpose is to print")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool whose purpose is to print"
+)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use outpost_torture::storm::{Options, Outcome, storm};
+use outpost_torture::storm::{Options, Outcome, PAUSE_MILLIS, storm};
 
 /// Kills servers and launchers under load and checks that nothing is lost, doubled or left behind.
 #[derive(Debug, Parser)]
@@ -23,6 +27,9 @@ struct Args {
     /// Clients at work at the same time
     #[arg(long, default_value_t = 8)]
     clients: u32,
+    /// Longest random wait before a strike; a shorter one makes more kills an hour
+    #[arg(long, default_value_t = PAUSE_MILLIS, value_name = "MILLIS")]
+    pause: u64,
     /// The program under torture [default: the `outpost` beside this one]
     #[arg(long, env = outpost_torture::BINARY_VARIABLE, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -30,12 +37,21 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Args { kills, seconds, seed, clients, binary } = Args::parse();
+    let Args { kills, seconds, seed, clients, pause, binary } = Args::parse();
     let binary = match binary {
         Some(binary) => binary.canonicalize()?,
         None => outpost_torture::binary()?,
     };
-    let outcome = storm(&Options { kills, seconds_max: seconds, seed, clients, binary }).await?;
+    let options = Options {
+        kills,
+        seconds_max: seconds,
+        seed,
+        clients,
+        pause_millis: pause,
+        binary,
+        progress: |progress| eprintln!("{progress}"),
+    };
+    let outcome = storm(&options).await?;
     print(seed, &outcome);
     Ok(if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -54,6 +70,7 @@ fn print(seed: u64, outcome: &Outcome) {
     println!("audit rows verified  {}", outcome.trail_rows);
     let (middle, longest) = outcome.start_millis;
     println!("start until accepting {middle} ms in the middle, {longest} ms at most");
+    println!("held still for       {} s for runs that got nowhere", outcome.held_millis / 1_000);
     println!("broken promises      {}", counts.findings);
     for finding in &outcome.findings {
         println!("  {finding}");

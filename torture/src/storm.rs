@@ -1,11 +1,13 @@
 //! The storm: clients at work, and a hand that kills server and launcher at moments of its choice.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use outpost_client::{ApiKey, ClientConfig, HttpApi, RetryPolicy};
 use outpost_store::{AuditRange, Audits as _, SqliteOptions, SqliteStore};
 use outpost_types::{Api as _, DispatchId, DispatchStatus, ListQuery};
@@ -19,8 +21,12 @@ use crate::plan;
 use crate::rng::Rng;
 use crate::server::{Launch, Server};
 
-/// Longest random wait before a kill, milliseconds.
-const PAUSE_MILLIS_MAX: u64 = 800;
+/// Longest random wait before a strike unless another is asked for, milliseconds.
+pub const PAUSE_MILLIS: u64 = 800;
+/// Kills between two looks at how far the storm is.
+const PROGRESS_KILLS: u64 = 100;
+/// Records that are asked for at the same time.
+const LOOKS_AT_ONCE: usize = 8;
 /// Longest random life of a server that is killed while it starts, milliseconds.
 const QUICK_MILLIS_MAX: u64 = 60;
 /// Ended runs that are looked at again after each restart.
@@ -47,8 +53,40 @@ pub struct Options {
     pub seed: u64,
     /// Clients at work at the same time; also the most runs at once.
     pub clients: u32,
+    /// Longest random wait before a strike, milliseconds. The shorter, the more kills an hour, and the
+    /// less each server gets done; [`PAUSE_MILLIS`] is usual.
+    pub pause_millis: u64,
     /// The program under torture.
     pub binary: PathBuf,
+    /// Is told every hundred kills how far the storm is.
+    pub progress: fn(&Progress),
+}
+
+/// How far a storm is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Processes killed.
+    pub kills: u64,
+    /// Runs that ended and were judged.
+    pub runs: u64,
+    /// Of these to their own end.
+    pub natural: u64,
+    /// Broken promises.
+    pub findings: u64,
+    /// Since the first strike.
+    pub elapsed: Duration,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kills, runs, natural, findings, elapsed } = self;
+        let seconds = elapsed.as_secs();
+        write!(
+            f,
+            "{kills} kills, {runs} runs ({natural} to their own end), {findings} broken promises, \
+             {seconds} s"
+        )
+    }
 }
 
 /// How it went.
@@ -68,6 +106,8 @@ pub struct Outcome {
     pub trail_rows: u64,
     /// From a server's start until it accepts, milliseconds: the middle one and the longest.
     pub start_millis: (u64, u64),
+    /// How long the storm held still for runs that got nowhere, milliseconds.
+    pub held_millis: u64,
     /// Data directory and logs; kept when something was broken.
     pub dir: Option<PathBuf>,
 }
@@ -95,6 +135,7 @@ struct Storm {
     server_kills: u64,
     launcher_kills: u64,
     start_millis: Vec<u64>,
+    held: Duration,
 }
 
 impl Drop for Storm {
@@ -145,6 +186,7 @@ impl Storm {
             server_kills: 0,
             launcher_kills: 0,
             start_millis: Vec::new(),
+            held: Duration::ZERO,
         })
     }
 
@@ -153,19 +195,31 @@ impl Storm {
         for number in 0..u64::from(options.clients) {
             clients.spawn(self.client.clone().work(number));
         }
-        let end = options.seconds_max.map(|limit| Instant::now() + Duration::from_secs(limit));
-        while self.server_kills + self.launcher_kills < options.kills
-            && end.is_none_or(|end| Instant::now() < end)
-        {
-            tokio::time::sleep(Duration::from_millis(self.rng.below(PAUSE_MILLIS_MAX))).await;
+        let began = Instant::now();
+        let end = options.seconds_max.map(|limit| began + Duration::from_secs(limit));
+        let mut next_progress = PROGRESS_KILLS;
+        while self.kills() < options.kills && end.is_none_or(|end| Instant::now() < end) {
+            let pause = Duration::from_millis(self.rng.below(options.pause_millis));
+            // Looking is part of the pause: it is over before the next strike, but costs no time of
+            // its own. The first server has nothing to be looked at again.
+            let ids = self.choose_records();
+            let (looked, ()) = tokio::join!(self.look_again(ids), tokio::time::sleep(pause));
+            looked?;
+            let pausing = Instant::now();
             self.let_old_ones_end().await;
+            self.held += pausing.elapsed();
             self.strike().await?;
-            self.look_again().await?;
             // Before its time a client ends only with an error.
             if let Some(ended) = clients.try_join_next() {
                 ended??;
             }
+            if self.kills() >= next_progress {
+                next_progress = self.kills() / PROGRESS_KILLS * PROGRESS_KILLS + PROGRESS_KILLS;
+                (options.progress)(&self.progress(began));
+            }
         }
+        let ids = self.choose_records();
+        self.look_again(ids).await?;
         self.client.ledger.close();
         while let Some(ended) = clients.join_next().await {
             ended??;
@@ -242,23 +296,44 @@ impl Storm {
         Ok(())
     }
 
-    /// Nothing that was acknowledged is lost, and nothing that ended has changed.
-    async fn look_again(&mut self) -> anyhow::Result<()> {
+    fn kills(&self) -> u64 {
+        self.server_kills + self.launcher_kills
+    }
+
+    fn progress(&self, began: Instant) -> Progress {
+        let (runs, counts) = self.client.ledger.tally();
+        Progress {
+            kills: self.kills(),
+            runs,
+            natural: counts.natural,
+            findings: counts.findings,
+            elapsed: began.elapsed(),
+        }
+    }
+
+    /// Everything that has not ended, and some of what has.
+    fn choose_records(&mut self) -> Vec<DispatchId> {
         let ledger = Arc::clone(&self.client.ledger);
-        for id in ledger.open() {
-            self.get(id).await?;
-        }
-        let ended = ledger.ended();
-        for _ in 0..SAMPLE_COUNT.min(ended.len() as u64) {
-            let place = usize::try_from(self.rng.below(ended.len() as u64))?;
-            let Some((id, end)) = ended.iter().nth(place) else { break };
-            if let Some(now) = self.get(*id).await?
-                && now != *end
+        let mut ids = ledger.open();
+        ids.extend((0..SAMPLE_COUNT).filter_map(|_| ledger.one_ended(&mut self.rng)));
+        ids
+    }
+
+    /// Nothing that was acknowledged is lost, and nothing that ended has changed.
+    async fn look_again(&self, ids: Vec<DispatchId>) -> anyhow::Result<()> {
+        let look = async |id: DispatchId| {
+            // Asked before the server is: what ends in between may have changed rightly.
+            let end = self.client.ledger.end_of(id);
+            let now = self.get(id).await?;
+            if let (Some(end), Some(now)) = (end, now)
+                && now != end
             {
-                ledger.note(vec![format!("{id} ended as {end:?} and is {now:?} now")]);
+                let changed = format!("{id} ended as {end:?} and is {now:?} now");
+                self.client.ledger.note(vec![changed]);
             }
-        }
-        Ok(())
+            anyhow::Ok(())
+        };
+        stream::iter(ids).map(look).buffer_unordered(LOOKS_AT_ONCE).try_collect().await
     }
 
     async fn get(&self, id: DispatchId) -> anyhow::Result<Option<(DispatchStatus, u64)>> {
@@ -298,6 +373,7 @@ impl Storm {
             runs: ledger.ended().len() as u64,
             trail_rows,
             start_millis: (middle, longest),
+            held_millis: u64::try_from(self.held.as_millis())?,
             dir: None,
         })
     }
@@ -397,4 +473,17 @@ fn make_repo(dir: &Path) -> anyhow::Result<String> {
         }
     }
     Ok(repo.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_one_line() {
+        let elapsed = Duration::from_millis(34_900);
+        let progress = Progress { kills: 100, runs: 30, natural: 21, findings: 0, elapsed };
+        let line = "100 kills, 30 runs (21 to their own end), 0 broken promises, 34 s";
+        assert_eq!(progress.to_string(), line);
+    }
 }

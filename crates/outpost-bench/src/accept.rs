@@ -95,7 +95,8 @@ impl Traffic for Accepts {
     }
 }
 
-fn id_in(body: &[u8]) -> Option<&str> {
+/// The dispatch's id in an answer.
+pub(crate) fn id_in(body: &[u8]) -> Option<&str> {
     let start = body.windows(ID_FIELD.len()).position(|window| window == ID_FIELD)?;
     let start = start + ID_FIELD.len();
     std::str::from_utf8(body.get(start..start + ID_CHARS)?).ok()
@@ -237,7 +238,7 @@ impl Bare {
     }
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -90,17 +90,29 @@ impl Load {
 }
 
 /// One connection.
-struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     sent: Vec<u8>,
     received: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> io::Result<Self> {
+    /// Connects.
+    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, sent: Vec::with_capacity(4_096), received: Vec::with_capacity(16_384) })
+    }
+
+    /// Sends the request that `write` appends and reads its answer: its status and its body.
+    pub(crate) async fn ask(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> io::Result<(u16, &[u8])> {
+        self.sent.clear();
+        write(&mut self.sent);
+        let (status, head) = self.exchange().await?;
+        Ok((status, &self.received[head..]))
     }
 
     /// Sends one request and reads its answer: its status, and its body in `received`.
@@ -344,13 +356,33 @@ async fn serve(
     load
 }
 
-/// Appends a request without a body.
+/// Appends a request for an address.
 pub(crate) fn get(out: &mut Vec<u8>, path: &str, key: &str) {
-    out.extend_from_slice(b"GET ");
+    without_body(out, b"GET ", path, key);
+}
+
+/// Appends a request that takes something back.
+pub(crate) fn delete(out: &mut Vec<u8>, path: &str, key: &str) {
+    without_body(out, b"DELETE ", path, key);
+}
+
+fn without_body(out: &mut Vec<u8>, method: &[u8], path: &str, key: &str) {
+    out.extend_from_slice(method);
     out.extend_from_slice(path.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: ");
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Appends a request that dispatches `agent`.
+pub(crate) fn dispatch(out: &mut Vec<u8>, agent: &str, key: &str) {
+    let body = format!("{{\"agent\":\"{agent}\",\"task\":\"wait\",\"timeoutSeconds\":86400}}");
+    let text = format!(
+        "POST /dispatch HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Reads one address once: status and body.
@@ -361,9 +393,8 @@ pub(crate) fn ask(
 ) -> Result<(u16, Vec<u8>), BenchError> {
     runtime()?.block_on(async {
         let mut connection = Connection::open(address).await?;
-        get(&mut connection.sent, path, key);
-        let (status, head) = connection.exchange().await?;
-        Ok((status, connection.received.split_off(head)))
+        let (status, body) = connection.ask(|out| get(out, path, key)).await?;
+        Ok((status, body.to_vec()))
     })
 }
 

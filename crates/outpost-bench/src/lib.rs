@@ -11,6 +11,7 @@ mod accept;
 mod client;
 mod dataset;
 mod error;
+mod fair;
 mod floor;
 mod histogram;
 mod list;
@@ -29,7 +30,9 @@ use dataset::DataSet;
 pub use error::BenchError;
 use floor::Floor;
 pub use floor::FloorFigures;
-pub use options::{AcceptOptions, Data, ListOptions, Notes, Place, RestartOptions, StatusOptions};
+pub use options::{
+    AcceptOptions, Data, FairOptions, ListOptions, Notes, Place, RestartOptions, StatusOptions,
+};
 pub use probe::Probe;
 pub use report::{Goal, Report, Row};
 
@@ -91,6 +94,14 @@ pub fn restart(
     options: &RestartOptions,
 ) -> Result<Report, BenchError> {
     restart::run(Bench::new(place, notes)?, options)
+}
+
+/// What a tenant waits for its dispatches, alone and while another one floods the queue.
+///
+/// # Errors
+/// As [`accept`], and when a dispatch does not complete.
+pub fn fair(place: Place, notes: Notes<'_>, options: &FairOptions) -> Result<Report, BenchError> {
+    fair::run(Bench::new(place, notes)?, options)
 }
 
 /// One bench under way.

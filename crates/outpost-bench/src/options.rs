@@ -71,6 +71,17 @@ pub struct RestartOptions {
     pub times: u32,
 }
 
+/// For [`crate::fair`].
+#[derive(Debug, Clone, Copy)]
+pub struct FairOptions {
+    /// Slots for agents, 1 or more.
+    pub slots: u32,
+    /// Dispatches that the flood keeps waiting, 1 or more.
+    pub waiting: u32,
+    /// Dispatches of the quiet tenant in each half of a round, 1 or more.
+    pub dispatches: u32,
+}
+
 /// Where progress is told, line by line.
 #[derive(Clone, Copy)]
 pub struct Notes<'a>(pub &'a dyn Fn(&str));

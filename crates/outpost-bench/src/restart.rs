@@ -30,14 +30,7 @@ struct Starts {
 
 impl Traffic for Starts {
     fn request(&self, _: usize, _: u64, out: &mut Vec<u8>) {
-        let body = format!("{{\"agent\":\"{AGENT}\",\"task\":\"wait\",\"timeoutSeconds\":86400}}");
-        let text = format!(
-            "POST /dispatch HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.key,
-            body.len()
-        );
-        out.extend_from_slice(text.as_bytes());
+        client::dispatch(out, AGENT, &self.key);
     }
 
     fn accept(&self, _: usize, _: u64, status: u16, _: &[u8]) -> bool {

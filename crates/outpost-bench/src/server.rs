@@ -1,7 +1,8 @@
 //! A real server as a process of its own, on a directory of the bench.
 //!
-//! It is what `outpost serve` starts, with one agent beside the usual ones: `bench`, which waits and
-//! does nothing else, so that dispatches are accepted and wait for a slot.
+//! It is what `outpost serve` starts, with two agents beside the usual ones: `bench`, which waits and
+//! does nothing else, so that dispatches are accepted and wait for a slot; and `brief`, which ends by
+//! itself soon.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -17,6 +18,10 @@ use crate::options::{Key, Place, create_private};
 
 /// Name of the agent that waits.
 pub(crate) const AGENT: &str = "bench";
+/// Name of the agent that ends.
+pub(crate) const BRIEF_AGENT: &str = "brief";
+/// Time it takes, milliseconds.
+pub(crate) const BRIEF_MILLIS: u64 = 400;
 /// Longest orderly end of a server, seconds; then it is killed.
 const END_SECONDS_MAX: u64 = 30;
 /// Pause between two looks at a server that ends, milliseconds.
@@ -130,10 +135,17 @@ impl Drop for Server {
 fn write_config(data: &Path, slots: u32) -> Result<PathBuf, BenchError> {
     create_private(data)?;
     let path = data.join("bench.toml");
-    let text = format!(
-        "[[agents]]\nname = \"{AGENT}\"\ncommand = [\"/usr/bin/sleep\", \"86400\"]\n\
-         stdin_prompt = true\nmodel = \"none\"\ntier = \"fast\"\nconcurrency_max = {slots}\n"
-    );
+    let brief = format!("{}.{:03}", BRIEF_MILLIS / 1_000, BRIEF_MILLIS % 1_000);
+    let agents = [(AGENT, "86400"), (BRIEF_AGENT, brief.as_str())];
+    let text: String = agents
+        .iter()
+        .map(|(name, seconds)| {
+            format!(
+                "[[agents]]\nname = \"{name}\"\ncommand = [\"/usr/bin/sleep\", \"{seconds}\"]\n\
+                 stdin_prompt = true\nmodel = \"none\"\ntier = \"fast\"\nconcurrency_max = {slots}\n"
+            )
+        })
+        .collect();
     std::fs::write(&path, text)?;
     Ok(path)
 }

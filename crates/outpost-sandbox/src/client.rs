@@ -22,7 +22,7 @@ use crate::error::{Refusal, SandboxError};
 use crate::launcher::{EXIT_ALREADY_RUNNING, LAUNCHER_ARGUMENT};
 use crate::report::{ExitReport, HostReport};
 use crate::sys;
-use crate::wire::{self, Answer, Ask, Frame, PROTOCOL_VERSION, Peer, Request, Said};
+use crate::wire::{self, Answer, Ask, Frame, Peer, Request, Said, Versions};
 
 /// Most requests waiting for an answer; further ones wait for a place.
 const REQUESTS_IN_FLIGHT_MAX: usize = 256;
@@ -215,7 +215,7 @@ impl Link {
             places: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
             closed: watch::Sender::new(false),
         });
-        let host = greet(&shared).await?;
+        let host = greet(&shared, Versions::OURS).await?;
         let reader = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move { shared.read_all().await }
@@ -287,22 +287,44 @@ fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-async fn greet(shared: &Shared) -> Result<HostReport, SandboxError> {
+/// Agrees on a version with a launcher, which may be older or newer than this program.
+async fn greet(shared: &Shared, ours: Versions) -> Result<HostReport, SandboxError> {
     let hello =
-        Frame::new(&Request { seq: 0, ask: Ask::Hello { version: PROTOCOL_VERSION } }, Vec::new())?;
+        Frame::new(&Request { seq: 0, ask: Ask::Hello { version: ours.newest } }, Vec::new())?;
     // A launcher that is busy says so and closes, perhaps before this is sent; what it said can still be read.
     let _closed_already = shared.send(&hello).await;
     let answer = timeout(Duration::from_secs(CONNECT_SECONDS_MAX), shared.receive()).await;
     let silent = |_| SandboxError::Launcher {
         message: "it does not answer; stop it and try again".to_owned(),
     };
+    let other_version =
+        |message: String| match rustix::net::sockopt::socket_peercred(shared.socket.get_ref()) {
+            Ok(peer) => SandboxError::Version {
+                launcher_pid: peer.pid.as_raw_nonzero().get().unsigned_abs(),
+                message,
+            },
+            Err(error) => SandboxError::Io(error.into()),
+        };
     match answer.map_err(silent)? {
-        Ok(Some((Said::Answer { answer: Ok(Answer::Hello { host, .. }), .. }, _))) => Ok(*host),
+        Ok(Some((Said::Answer { answer: Ok(Answer::Hello { version, host }), .. }, _))) => {
+            if !ours.contain(version) {
+                let message = format!("it speaks version {version}, this program {ours}");
+                return Err(other_version(message));
+            }
+            if version < ours.newest {
+                tracing::info!(version, "the launcher is older than this program and goes on");
+            }
+            Ok(*host)
+        }
+        // Nothing else of a greeting can be refused for this reason.
+        Ok(Some((Said::Answer { answer: Err(Refusal::Protocol { message }), .. }, _))) => {
+            Err(other_version(message))
+        }
         Ok(Some((Said::Answer { answer: Err(refusal), .. }, _))) => Err(refusal.into()),
         Ok(Some(_)) => Err(SandboxError::Protocol { message: "no greeting".to_owned() }),
         Ok(None) => Err(SandboxError::LauncherLost),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(SandboxError::Protocol { message: error.to_string() })
+            Err(other_version(format!("this program does not understand its answer ({error})")))
         }
         Err(_) => Err(SandboxError::LauncherLost),
     }

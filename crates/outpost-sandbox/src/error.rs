@@ -70,7 +70,19 @@ pub enum SandboxError {
         "the sandbox launcher ended unexpectedly and its sandboxes ended with it; see its log beside the socket"
     )]
     LauncherLost,
-    /// The two sides do not speak the same protocol.
+    /// The launcher that runs and this program share no version of their messages.
+    #[error(
+        "the sandbox launcher that runs (process {launcher_pid}) is of another version of Outpost: {message}; \
+         start that version again on this data directory and wait for its agents (`outpost ls`), or end them \
+         with Ctrl-C in its `outpost serve`; `kill {launcher_pid}` ends the launcher and all its agents at once"
+    )]
+    Version {
+        /// Process id of the launcher.
+        launcher_pid: u32,
+        /// Which versions each side speaks.
+        message: String,
+    },
+    /// The launcher did something that no version of it does.
     #[error(
         "the launcher answered in an unexpected way ({message}); stop the old launcher and try again"
     )]

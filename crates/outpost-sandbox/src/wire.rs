@@ -3,7 +3,21 @@
 //! A message is at most [`FRAME_INLINE_BYTES_MAX`] on the socket; a longer one, up to [`FRAME_BYTES_MAX`], travels in
 //! a memory file passed as the first descriptor. Inits are believed only so far: what they send is inline, small, and
 //! never decides anything outside their own sandbox.
+//!
+//! A launcher outlives the server that started it, so after an upgrade the two are of different versions. The rules:
+//!
+//! - A client says the newest version it speaks; the launcher answers with the older of that and its own newest, and
+//!   both speak that one from then on, as does the client with the inits of that launcher ([`Go`]). Either refuses
+//!   when that is older than the oldest it still speaks ([`Versions`]).
+//! - What a version says is frozen, byte for byte, in `wire/version_1.txt`. `Hello`, its refusal, and the `version`
+//!   in its answer are the same in all versions, since they are read before one is agreed on.
+//! - A field may be added within a version if both sides do without it: it has a serde default (`Option` has one by
+//!   itself) and is not written when it has that value, so that old texts stay as they are; an old peer passes over a
+//!   field it does not know. Anything else, a new kind of message included, is a new version.
+//! - A new version keeps translating the one before: [`PROTOCOL_VERSION_MIN`] is only raised when no launcher of
+//!   that age can still be running.
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,8 +33,10 @@ use crate::error::Refusal;
 use crate::report::{ExitReport, HostReport, Isolation};
 use crate::spec::{Payload, SandboxSpec};
 
-/// Version of these messages; both sides must have the same.
+/// The newest version of these messages that this program speaks.
 pub(crate) const PROTOCOL_VERSION: u32 = 1;
+/// The oldest one that it still speaks.
+pub(crate) const PROTOCOL_VERSION_MIN: u32 = 1;
 /// Longest message on the socket itself.
 pub(crate) const FRAME_INLINE_BYTES_MAX: usize = 48 * 1024;
 /// Longest message at all. JSON may need six bytes for one byte of argument.
@@ -30,6 +46,39 @@ pub(crate) const FRAME_FDS_MAX: usize = 8;
 
 const INLINE: u8 = b'i';
 const IN_FILE: u8 = b'f';
+
+/// The versions that one side speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Versions {
+    pub(crate) oldest: u32,
+    pub(crate) newest: u32,
+}
+
+impl Versions {
+    /// This program's.
+    pub(crate) const OURS: Self = Self { oldest: PROTOCOL_VERSION_MIN, newest: PROTOCOL_VERSION };
+
+    /// The launcher's answer to a client whose newest version is `theirs`; `None` is a refusal.
+    pub(crate) fn answer(self, theirs: u32) -> Option<u32> {
+        (theirs >= self.oldest).then(|| theirs.min(self.newest))
+    }
+
+    /// Whether a client with these versions can speak what the launcher answered.
+    pub(crate) fn contain(self, version: u32) -> bool {
+        (self.oldest..=self.newest).contains(&version)
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { oldest, newest } = self;
+        if oldest == newest {
+            write!(f, "version {newest}")
+        } else {
+            write!(f, "versions {oldest} to {newest}")
+        }
+    }
+}
 
 /// What a client asks of the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -300,8 +349,30 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 #[cfg(test)]
+mod version_1;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_sides_agree_on_the_newest_version_they_share() {
+        let all = |f: &mut dyn FnMut(Versions)| {
+            for oldest in 1..=4 {
+                (oldest..=4).for_each(|newest| f(Versions { oldest, newest }));
+            }
+        };
+        all(&mut |launcher| {
+            all(&mut |client| {
+                let agreed = launcher.answer(client.newest).filter(|it| client.contain(*it));
+                let shared = (1..=4).rev().find(|it| launcher.contain(*it) && client.contain(*it));
+                assert_eq!(agreed, shared, "{launcher}, {client}");
+            });
+        });
+        assert!(Versions::OURS.contain(PROTOCOL_VERSION));
+        assert_eq!(Versions { oldest: 1, newest: 1 }.to_string(), "version 1");
+        assert_eq!(Versions { oldest: 2, newest: 3 }.to_string(), "versions 2 to 3");
+    }
 
     #[test]
     fn short_and_long_messages_arrive_whole_with_descriptors() {

@@ -2,7 +2,9 @@
 //!
 //! An agent may leave unreadable directories, links, and directories nested deeper than any path or descriptor table reaches. The
 //! walk holds at most [`DEPTH_MAX`] descriptors, never follows a link, and lifts what lies deeper up to the top, where its turn
-//! comes later. Deliberately absent: a bound on the number of files; a full disk must be freed whatever it takes.
+//! comes later. Somebody else may remove or add files at the same time, as a git that outlived its server does with a half made
+//! mirror: what is gone already is fine, and what appears is met in the next pass. Deliberately absent: a bound on the number of
+//! files; a full disk must be freed whatever it takes.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -35,7 +37,11 @@ pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
         let top = walk.top.try_clone()?;
         walk.empty(top.as_fd(), 0)?;
         if walk.lifted == before {
-            return std::fs::remove_dir(dir);
+            match std::fs::remove_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                result => return result,
+            }
         }
     }
     Err(io::Error::other("the directory is nested too deeply"))
@@ -79,8 +85,15 @@ struct Walk {
 impl Walk {
     /// Removes everything in a directory. What it lifts to the top is met there in this pass or the next.
     fn empty(&mut self, dir: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
-        for entry in Dir::read_from(dir)? {
-            let entry = entry?;
+        let entries = match Dir::read_from(dir) {
+            Err(Errno::NOENT) => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = match entry {
+                Err(Errno::NOENT) => return Ok(()),
+                entry => entry?,
+            };
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
@@ -114,6 +127,7 @@ impl Walk {
                 self.lifted += 1;
                 Ok(())
             }
+            Err(Errno::NOENT) => Ok(()),
             other => other.map_err(io::Error::from),
         }
     }
@@ -127,6 +141,7 @@ impl Walk {
                 Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
                 // A directory without leave to write cannot be moved, as its `..` changes.
                 Err(Errno::ACCESS) => drop(open_dir(dir, name)?),
+                Err(Errno::NOENT) => return Ok(()),
                 other => return other.map_err(io::Error::from),
             }
         }
@@ -162,6 +177,26 @@ mod tests {
         symlink(&kept, &tree).unwrap();
         remove_tree(&tree).unwrap();
         assert!(!tree.is_symlink() && kept.join("file").exists());
+    }
+
+    /// A git that a killed server left behind removes its half made mirror itself when the next server does.
+    #[test]
+    fn two_may_remove_the_same_tree() {
+        const ROUNDS: usize = 30;
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        for _ in 0..ROUNDS {
+            for name in ["objects/a", "objects/b/c", "refs/heads", "refs/tags"] {
+                std::fs::create_dir_all(tree.join(name)).unwrap();
+                std::fs::write(tree.join(name).join("file"), "x").unwrap();
+            }
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| remove_tree(&tree));
+                remove_tree(&tree).unwrap();
+                other.join().unwrap().unwrap();
+            });
+            assert!(!tree.exists());
+        }
     }
 
     #[test]

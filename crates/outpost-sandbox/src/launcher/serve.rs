@@ -15,9 +15,7 @@ use super::{OUTBOX_FRAMES_MAX, SANDBOXES_MAX, SWEEP_MILLIS, complain};
 use crate::error::Refusal;
 use crate::spec::{Access, SandboxSpec};
 use crate::sys;
-use crate::wire::{
-    self, Answer, Ask, Frame, FromInit, PROTOCOL_VERSION, Peer, Request, Said, ToInit,
-};
+use crate::wire::{self, Answer, Ask, Frame, FromInit, Peer, Request, Said, ToInit, Versions};
 
 const TOKEN_LISTENER: u64 = 0;
 const TOKEN_CLIENT: u64 = 1;
@@ -203,17 +201,7 @@ impl Service {
         let Request { seq, ask } = request;
         let greeted = self.client.as_ref().is_some_and(|client| client.greeted);
         let answer = match ask {
-            Ask::Hello { version } if version == PROTOCOL_VERSION => {
-                if let Some(client) = &mut self.client {
-                    client.greeted = true;
-                }
-                Ok(Answer::Hello { version, host: Box::new(self.host.report()) })
-            }
-            Ask::Hello { version } => Err(Refusal::Protocol {
-                message: format!(
-                    "it speaks version {PROTOCOL_VERSION}, this program version {version}"
-                ),
-            }),
+            Ask::Hello { version } => self.greet(version),
             _ if !greeted => Err(Refusal::Protocol { message: "no greeting".to_owned() }),
             Ask::Create { spec } => match self.create(seq, &spec) {
                 Ok(()) => return,
@@ -245,6 +233,19 @@ impl Service {
             }
         };
         self.say(&Said::Answer { seq, answer }, Vec::new());
+    }
+
+    /// A client is greeted in the newest version that both may speak; whether it can, it knows itself.
+    fn greet(&mut self, theirs: u32) -> Result<Answer, Refusal> {
+        let ours = Versions::OURS;
+        let Some(version) = ours.answer(theirs) else {
+            let message = format!("it speaks {ours}, this program version {theirs}");
+            return Err(Refusal::Protocol { message });
+        };
+        if let Some(client) = &mut self.client {
+            client.greeted = true;
+        }
+        Ok(Answer::Hello { version, host: Box::new(self.host.report()) })
     }
 
     fn say(&mut self, said: &Said, fds: Vec<OwnedFd>) {

@@ -5,6 +5,7 @@ mod conformance;
 mod filter;
 mod lifetime;
 mod programs;
+mod versions;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

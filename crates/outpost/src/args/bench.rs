@@ -38,6 +38,8 @@ pub(crate) enum BenchCommand {
     List(ListBench),
     /// A killed server's successor: until it takes requests, until it has its agents back
     Restart(RestartBench),
+    /// What one tenant waits while another keeps hundreds of dispatches waiting
+    Fair(FairBench),
 }
 
 /// Where a bench keeps its files.
@@ -131,4 +133,24 @@ pub(crate) struct RestartBench {
     #[arg(long, default_value_t = 5, value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) times: u32,
+}
+
+/// Flags of `outpost bench fair`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FairBench {
+    /// Where the bench keeps its files.
+    #[command(flatten)]
+    pub(crate) place: BenchPlace,
+    /// Agents at once
+    #[arg(long, default_value_t = 4, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) slots: u32,
+    /// Dispatches that the flood keeps waiting
+    #[arg(long, default_value_t = 300, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) waiting: u32,
+    /// Dispatches of the quiet tenant in each round, alone and in the flood; there are three rounds
+    #[arg(long, default_value_t = 40, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) dispatches: u32,
 }

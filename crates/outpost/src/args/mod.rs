@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::ui::ColorChoice;
 
-pub(crate) use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace};
+pub(crate) use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 pub(crate) use dispatch::DispatchArgs;
 pub(crate) use operate::{
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,

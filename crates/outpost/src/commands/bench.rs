@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use outpost_bench::{
-    AcceptOptions, BenchError, Data, Goal, ListOptions, Notes, Place, Report, RestartOptions, Row,
-    StatusOptions,
+    AcceptOptions, BenchError, Data, FairOptions, Goal, ListOptions, Notes, Place, Report,
+    RestartOptions, Row, StatusOptions,
 };
 
-use crate::args::{BenchArgs, BenchCommand, BenchData, BenchPlace};
+use crate::args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 use crate::ctx::Ctx;
 use crate::datadir::DataDir;
 use crate::error::CliError;
@@ -71,6 +71,11 @@ fn measure(ctx: &Ctx, command: BenchCommand) -> Result<Report, CliError> {
             let place = place(ctx, &args.data.place)?;
             let options = RestartOptions { data: data(args.data), live, times };
             outpost_bench::restart(place, notes, &options)
+        }
+        BenchCommand::Fair(args) => {
+            let place = place(ctx, &args.place)?;
+            let FairBench { slots, waiting, dispatches, .. } = args;
+            outpost_bench::fair(place, notes, &FairOptions { slots, waiting, dispatches })
         }
     };
     report.map_err(failed)

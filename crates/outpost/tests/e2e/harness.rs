@@ -85,6 +85,17 @@ impl Server {
         Self::start_in(dir, &flags).await
     }
 
+    /// Ends the server with this signal, and answers what the next one says that cannot start.
+    pub(crate) async fn refused_next(&mut self, signal: Signal) -> String {
+        self.end(signal);
+        let dir = self.dir.as_ref().unwrap().path();
+        let mut next = command(dir, &self.flags);
+        let next = tokio::task::spawn_blocking(move || next.stderr(Stdio::piped()).output());
+        let output = within(next).await.unwrap().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     fn end(&mut self, signal: Signal) {
         let Some(mut child) = self.child.take() else { return };
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();

@@ -9,3 +9,4 @@ mod hostile;
 mod input;
 mod lifecycle;
 mod restart;
+mod versions;
