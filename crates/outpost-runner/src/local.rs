@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use outpost_agents::{Agent, Installed, Registry};
@@ -11,7 +11,7 @@ use outpost_core::AgentDefaults;
 use outpost_gateway::gateway::Gateway;
 use outpost_sandbox::{Reattached, Sandbox, SandboxError};
 use outpost_types::{
-    AgentAvailability, AgentView, ApiError, AttemptId, DispatchRequest, ErrorCode,
+    AgentAvailability, AgentId, AgentView, ApiError, AttemptId, DispatchRequest, ErrorCode,
 };
 use outpost_workspace::{SourceError, Workspaces};
 use tokio::sync::mpsc;
@@ -25,6 +25,10 @@ use crate::runner::{Assignment, Command, Report, Runner};
 /// milliseconds.
 const REATTACH_TRIES_MAX: u32 = 5;
 const REATTACH_PAUSE_MILLIS: u64 = 100;
+
+/// How long an agent that could run is taken to be able to, milliseconds: a look costs a system call for
+/// each of its files. That one cannot run is never taken for granted.
+const AVAILABLE_MILLIS: u64 = 1_000;
 
 /// What a local fleet is made of.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(crate) struct Parts {
     pub(crate) gateway: Gateway,
     /// Sandboxes of an earlier server, by name, until their attempts are taken up.
     found: Mutex<BTreeMap<String, Reattached>>,
+    /// When each agent, with that model, could last run. As many as the operator declared.
+    available: Mutex<BTreeMap<AgentId, (String, Instant)>>,
 }
 
 impl LocalRunner {
@@ -64,8 +70,16 @@ impl LocalRunner {
         workspaces: Workspaces,
         gateway: Gateway,
     ) -> Self {
-        let found = Mutex::default();
-        let parts = Parts { config, registry, models, sandbox, workspaces, gateway, found };
+        let parts = Parts {
+            config,
+            registry,
+            models,
+            sandbox,
+            workspaces,
+            gateway,
+            found: Mutex::default(),
+            available: Mutex::default(),
+        };
         Self { parts: Arc::new(parts) }
     }
 }
@@ -81,6 +95,23 @@ impl Parts {
     /// The sandbox of that name of an earlier server, once.
     pub(crate) fn take_found(&self, name: &str) -> Option<Reattached> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
+    /// The same as [`Parts::obstacle`], which is not asked again for a moment once there was none.
+    fn recent_obstacle(&self, agent: &dyn Agent, model_id: &str) -> Option<String> {
+        let (id, now) = (&agent.profile().id, Instant::now());
+        let known = || self.available.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |(model, at): &(String, Instant)| {
+            model == model_id && now.duration_since(*at) < Duration::from_millis(AVAILABLE_MILLIS)
+        };
+        if known().get(id).is_some_and(fresh) {
+            return None;
+        }
+        let obstacle = self.obstacle(agent, model_id);
+        if obstacle.is_none() {
+            known().insert(id.clone(), (model_id.to_owned(), now));
+        }
+        obstacle
     }
 
     /// Why the agent cannot run here.
@@ -132,7 +163,7 @@ impl Runner for LocalRunner {
         };
         let profile = agent.profile();
         let model_id = request.model_id.as_deref().unwrap_or(&profile.default_model);
-        if let Some(reason) = parts.obstacle(agent.as_ref(), model_id) {
+        if let Some(reason) = parts.recent_obstacle(agent.as_ref(), model_id) {
             let message = format!("The agent cannot run here: {reason}.");
             return Err(ApiError::new(ErrorCode::AgentUnavailable, message)
                 .with_hint("GET /fleet lists the agents that can."));

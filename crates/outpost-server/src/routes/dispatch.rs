@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Extension, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{HeaderValue, StatusCode, Uri, header};
 use outpost_types::limits::{
     AGENT_ID_BYTES_MAX, CURSOR_BYTES_MAX, LIST_LIMIT_MAX, REPO_BYTES_MAX, TAG_BYTES_MAX,
@@ -20,8 +19,8 @@ use crate::bounds;
 use crate::guard::Session;
 use crate::problem::Refusal;
 use crate::query::Query;
-use crate::routes::Shared;
 use crate::routes::ids::IdPath;
+use crate::routes::{ANSWER_BYTES_USUAL, Shared, json};
 use crate::stop::stopped;
 
 /// Longest status or instant a filter may hold, bytes.
@@ -64,7 +63,7 @@ pub(crate) async fn create(
     let created = session.api.create_dispatch(wanted, key).await?;
     let id = created.dispatch.dispatch_id;
     tracing::Span::current().record("dispatch_id", tracing::field::display(id));
-    let mut response = (StatusCode::CREATED, Json(created.dispatch)).into_response();
+    let mut response = json(StatusCode::CREATED, &created.dispatch, ANSWER_BYTES_USUAL);
     let headers = response.headers_mut();
     let base = shared.config.public_url.as_deref().unwrap_or_default();
     if let Ok(location) = HeaderValue::try_from(format!("{base}/dispatch/{id}")) {
@@ -93,13 +92,14 @@ pub(crate) async fn get(
     Extension(session): Extension<Session>,
     IdPath(id): IdPath,
     request: Request,
-) -> Result<Json<DispatchView>, Refusal> {
+) -> Result<Response, Refusal> {
     let mut query = Query::parse(request.uri().query())?;
     let wait = query.number("wait", 0..=WAIT_SECONDS_MAX)?;
     let generation = query.number("generation", 0..=u64::MAX)?;
     query.finish()?;
     let Some(wait) = wait.filter(|seconds| *seconds > 0) else {
-        return Ok(Json(session.api.get_dispatch(id, None, None).await?));
+        let view = session.api.get_dispatch(id, None, None).await?;
+        return Ok(json(StatusCode::OK, &view, ANSWER_BYTES_USUAL));
     };
     let wait = Some(Duration::from_secs(wait));
     let view = tokio::select! {
@@ -107,7 +107,7 @@ pub(crate) async fn get(
         // A stopping server answers with what it has; the client asks the next one.
         () = stopped(request.extensions()) => session.api.get_dispatch(id, None, None).await?,
     };
-    Ok(Json(view))
+    Ok(json(StatusCode::OK, &view, ANSWER_BYTES_USUAL))
 }
 
 /// Cancel a dispatch
@@ -133,7 +133,7 @@ pub(crate) async fn cancel(
     let wanted: CancelRequest = body::read(&parts.headers, body, shape).await?.unwrap_or_default();
     bounds::cancel(&wanted)?;
     let view = session.api.cancel_dispatch(id, wanted).await?;
-    Ok((StatusCode::ACCEPTED, Json(view)).into_response())
+    Ok(json(StatusCode::ACCEPTED, &view, ANSWER_BYTES_USUAL))
 }
 
 /// List dispatches
@@ -147,7 +147,7 @@ pub(crate) async fn cancel(
 pub(crate) async fn runs(
     Extension(session): Extension<Session>,
     uri: Uri,
-) -> Result<Json<Page<DispatchView>>, Refusal> {
+) -> Result<Response, Refusal> {
     let mut query = Query::parse(uri.query())?;
     let limit = query.number("limit", 1..=u64::from(LIST_LIMIT_MAX))?;
     let wanted = ListQuery {
@@ -162,5 +162,6 @@ pub(crate) async fn runs(
         cursor: query.text("cursor", CURSOR_BYTES_MAX)?,
     };
     query.finish()?;
-    Ok(Json(session.api.list_runs(wanted).await?))
+    let page = session.api.list_runs(wanted).await?;
+    Ok(json(StatusCode::OK, &page, ANSWER_BYTES_USUAL * page.items.len().max(1)))
 }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method, StatusCode, header};
+use serde::Serialize;
 
 use crate::edge::{RequestIds, edge};
 use crate::guard::{Guard, guard};
@@ -98,4 +99,18 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::Ready => on(filter, health::ready),
         Op::OpenApi => on(filter, health::openapi),
     }
+}
+
+/// Most answers about one dispatch need no more, bytes.
+pub(crate) const ANSWER_BYTES_USUAL: usize = 4 * 1024;
+
+/// A JSON answer, written into one allocation where `bytes_usual` is enough.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize, bytes_usual: usize) -> Response {
+    let mut body = Vec::with_capacity(bytes_usual);
+    if let Err(error) = serde_json::to_writer(&mut body, value) {
+        tracing::error!(%error, "an answer cannot be written");
+        return Refusal(crate::problem::internal()).into_response();
+    }
+    let json = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, json)], body).into_response()
 }

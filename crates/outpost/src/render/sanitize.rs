@@ -27,8 +27,24 @@ pub(crate) fn text(input: &str) -> String {
 
 /// One line: also turns line ends into spaces.
 pub(crate) fn line(input: &str) -> String {
+    if is_plain_line(input.as_bytes()) {
+        return input.to_owned();
+    }
     let text = clean(input, true);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether [`line`] would change nothing: every field of every log line comes through it.
+fn is_plain_line(bytes: &[u8]) -> bool {
+    let mut after_blank = true;
+    for byte in bytes {
+        match byte {
+            b'!'..=b'~' => after_blank = false,
+            b' ' if !after_blank => after_blank = true,
+            _ => return false,
+        }
+    }
+    !after_blank || bytes.is_empty()
 }
 
 /// Text of several lines with its tabs, for diffs.
@@ -112,6 +128,18 @@ const fn reorders(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_short_way_to_a_line_is_the_long_way() {
+        let long =
+            |input: &str| clean(input, true).split_whitespace().collect::<Vec<_>>().join(" ");
+        let all =
+            ["", " ", "a", "a b", " a", "a ", "a  b", "a\tb", "a\nb", "ü", "\u{1b}[2Jx", "~!"];
+        for input in all {
+            assert_eq!(line(input), long(input), "{input:?}");
+            assert!(!is_plain_line(input.as_bytes()) || long(input) == input, "{input:?}");
+        }
+    }
 
     #[test]
     fn sequences_vanish_whole() {
