@@ -276,7 +276,7 @@ impl EngineApi {
         if queue.waiting() < config.waiting_count_max {
             return Ok(queue.reason(dispatch, &config.limits));
         }
-        let message = format!("{} dispatches wait already.", config.waiting_count_max);
+        let message = format!("The queue is full: {} waiting.", config.waiting_count_max);
         Err(ApiError::new(ErrorCode::Unavailable, message)
             .with_hint("Try again when some have run, or cancel what is not needed any more.")
             .with_retry_after_seconds(RETRY_AFTER_SECONDS))

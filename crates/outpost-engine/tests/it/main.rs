@@ -1,0 +1,8 @@
+//! The engine over a store that fails when it is told to, a runner that does what it is told, and a
+//! clock that stands still until it is moved.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod faults;
+mod puppet;
+mod waiting;
+mod world;

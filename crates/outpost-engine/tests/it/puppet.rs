@@ -1,0 +1,139 @@
+//! A runner without processes: attempts start and end when the test says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use outpost_core::{AgentDefaults, AgentVerdict, ExitFacts, ResultFacts};
+use outpost_runner::{Assignment, Command, Outcome, Report, Resume, Runner};
+use outpost_types::{AgentView, ApiError, AttemptId, DispatchRequest, Tier};
+use tokio::sync::{mpsc, watch};
+
+/// What happened to one attempt so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// How often it was handed out, and what each was told of an earlier server.
+    pub(crate) runs: Vec<Option<Resume>>,
+    pub(crate) stops: u32,
+    pub(crate) ended: bool,
+}
+
+/// The runner, and what it saw.
+#[derive(Debug)]
+pub(crate) struct Puppet {
+    seen: watch::Sender<BTreeMap<AttemptId, Seen>>,
+    /// Attempts whose agent may end.
+    released: watch::Sender<BTreeSet<AttemptId>>,
+    swept: Mutex<Vec<BTreeSet<AttemptId>>>,
+}
+
+impl Puppet {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            seen: watch::Sender::default(),
+            released: watch::Sender::default(),
+            swept: Mutex::default(),
+        })
+    }
+
+    /// The agent of this attempt ends now, or as soon as it starts.
+    pub(crate) fn release(&self, attempt: AttemptId) {
+        self.released.send_modify(|released| drop(released.insert(attempt)));
+    }
+
+    /// Waits until what was seen of an attempt fits.
+    pub(crate) async fn until(&self, attempt: AttemptId, fits: impl Fn(&Seen) -> bool) -> Seen {
+        let mut changes = self.seen.subscribe();
+        let seen = changes.wait_for(|all| all.get(&attempt).is_some_and(&fits)).await.unwrap();
+        seen[&attempt].clone()
+    }
+
+    /// Every attempt that was ever handed out.
+    pub(crate) fn attempts(&self) -> Vec<AttemptId> {
+        self.seen.borrow().keys().copied().collect()
+    }
+
+    /// The live attempts of each start of an engine.
+    pub(crate) fn sweeps(&self) -> Vec<BTreeSet<AttemptId>> {
+        self.swept.lock().unwrap().clone()
+    }
+
+    fn note(&self, attempt: AttemptId, note: impl FnOnce(&mut Seen)) {
+        self.seen.send_modify(|all| note(all.entry(attempt).or_default()));
+    }
+}
+
+#[async_trait]
+impl Runner for Puppet {
+    fn fleet(&self) -> &'static str {
+        "puppet"
+    }
+
+    fn scripted_model(&self) -> bool {
+        true
+    }
+
+    fn agents(&self) -> Vec<AgentView> {
+        Vec::new()
+    }
+
+    fn admit(&self, request: &DispatchRequest) -> Result<AgentDefaults, ApiError> {
+        let agent = request.agent.parse().unwrap();
+        Ok(AgentDefaults { agent, model_id: "none".into(), tier: Tier::Fast })
+    }
+
+    async fn run(
+        &self,
+        assignment: Assignment,
+        mut commands: mpsc::Receiver<Command>,
+        reports: mpsc::Sender<Report>,
+    ) {
+        let attempt = assignment.attempt;
+        self.note(attempt, |seen| seen.runs.push(assignment.resume.clone()));
+        if assignment.resume.is_none() {
+            reports.send(Report::AgentStarted(Box::default())).await.unwrap();
+        }
+        let mut released = self.released.subscribe();
+        loop {
+            tokio::select! {
+                _ = released.wait_for(|all| all.contains(&attempt)) => break,
+                command = commands.recv() => match command {
+                    Some(Command::Stop | Command::Abort) => {
+                        self.note(attempt, |seen| seen.stops += 1);
+                        break;
+                    }
+                    Some(Command::Collect) => {}
+                    None => return,
+                }
+            }
+        }
+        reports.send(Report::AgentExited(ExitFacts::default())).await.unwrap();
+        loop {
+            match commands.recv().await {
+                Some(Command::Collect) => break,
+                Some(_) => {}
+                None => return,
+            }
+        }
+        reports.send(Report::Ended(Outcome::Collected(Box::new(results())))).await.unwrap();
+        self.note(attempt, |seen| seen.ended = true);
+        reports.closed().await;
+    }
+
+    async fn sweep(&self, live: &BTreeSet<AttemptId>) -> Result<(), String> {
+        self.swept.lock().unwrap().push(live.clone());
+        Ok(())
+    }
+}
+
+fn results() -> ResultFacts {
+    ResultFacts {
+        verdict: AgentVerdict::Completed,
+        summary: None,
+        session_id: None,
+        usage: None,
+        files_changed: None,
+        checks: Vec::new(),
+        collect_millis: 1,
+    }
+}
