@@ -269,11 +269,7 @@ async fn add_list(
 ) -> Result<(), StoreError> {
     loop {
         let page = store.list(&filter).await?;
-        let Some(last) = page.last() else {
-            return Ok(());
-        };
-        filter.before = Some(last.id);
-        for dispatch in &page {
+        for dispatch in &page.dispatches {
             if filter.tag.is_some() {
                 add(text, &dispatch.id);
                 continue;
@@ -287,6 +283,10 @@ async fn add_list(
                 text.push_str("two answers\n");
             }
         }
+        if page.next.is_none() {
+            return Ok(());
+        }
+        filter.before = page.next;
     }
 }
 

@@ -28,8 +28,10 @@ const WRITERS_COUNT: u64 = 512;
 const SPAN_MILLIS: u64 = 30 * 24 * 3_600 * 1_000;
 /// Pause between two notes on the progress, seconds.
 const NOTE_SECONDS: u64 = 10;
-/// Every so many records, one has the tag that is rare.
+/// Every so many records, one has the tag that is rare, and two that hardly ever meet may.
 const RARE_EVERY: u64 = 10_000;
+/// Changes with what the records hold: figures of different ones do not compare.
+const EDITION: u32 = 2;
 
 const AGENTS: [&str; 5] = ["claude", "codex", "gemini", "aider", "grok"];
 const USERS_COUNT: u64 = 200;
@@ -44,15 +46,26 @@ pub(crate) struct DataSet {
     pub(crate) records: u64,
     /// Time of the first, milliseconds since the epoch.
     pub(crate) first_millis: u64,
+    /// What its records are like; the first did not say.
+    #[serde(default)]
+    edition: u32,
 }
 
 impl DataSet {
+    pub(crate) const fn new(records: u64, first_millis: u64) -> Self {
+        Self { records, first_millis, edition: EDITION }
+    }
+
     /// The data set in `dir`; made when the directory holds none.
     pub(crate) fn in_dir(ui: Notes<'_>, dir: &Path, records: u64) -> Result<Self, BenchError> {
         let marker = dir.join(MARKER_FILE);
         if let Ok(text) = std::fs::read_to_string(&marker) {
             let found: Self = serde_json::from_str(&text)
                 .map_err(|error| BenchError::chain("the data set cannot be read", &error))?;
+            if found.edition != EDITION {
+                let what = format!("{} holds a data set of another version", dir.display());
+                return Err(BenchError::failed(what).with_hint("name another directory"));
+            }
             if found.records == records {
                 return Ok(found);
             }
@@ -66,7 +79,7 @@ impl DataSet {
         create_private(dir)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let set = Self { records, first_millis: now.saturating_sub(SPAN_MILLIS) };
+        let set = Self::new(records, now.saturating_sub(SPAN_MILLIS));
         set.fill(ui, dir)?;
         let text = serde_json::to_string(&set)
             .map_err(|error| BenchError::chain("the data set cannot be described", &error))?;
@@ -163,6 +176,12 @@ fn spec(index: u64, dice: u64) -> DispatchSpec {
     if index.is_multiple_of(RARE_EVERY) {
         tags.push("rare".to_owned());
     }
+    let user = skewed(dice >> 23, USERS_COUNT);
+    let mut repo = skewed(dice >> 17, REPOS_COUNT);
+    // The most active user and the largest repository hardly ever meet.
+    if user == 0 && repo == 0 && !index.is_multiple_of(RARE_EVERY / 10) {
+        repo = 1;
+    }
     let request = DispatchRequest {
         agent: agent.to_owned(),
         task: format!(
@@ -170,9 +189,9 @@ fn spec(index: u64, dice: u64) -> DispatchSpec {
              since the last change of the currency table the two differ by a cent. Keep the public \
              interface as it is and explain the change in the message of the commit."
         ),
-        repo: Some(format!("acme/service-{}", skewed(dice >> 17, REPOS_COUNT))),
+        repo: Some(format!("acme/service-{repo}")),
         branch: Some("main".to_owned()),
-        user_id: Some(format!("user-{}", skewed(dice >> 23, USERS_COUNT))),
+        user_id: Some(format!("user-{user}")),
         tags,
         ..DispatchRequest::default()
     };
@@ -228,6 +247,11 @@ mod tests {
         let made = DataSet::in_dir(ui, dir.path(), 700).unwrap();
         assert_eq!(DataSet::in_dir(ui, dir.path(), 700).unwrap(), made);
         assert!(DataSet::in_dir(ui, dir.path(), 701).is_err());
+        let marker = dir.path().join(MARKER_FILE);
+        let text = std::fs::read_to_string(&marker).unwrap();
+        std::fs::write(&marker, r#"{"records":700,"first_millis":1}"#).unwrap();
+        assert!(DataSet::in_dir(ui, dir.path(), 700).is_err(), "an older version");
+        std::fs::write(&marker, text).unwrap();
         let store = SqliteStore::open(&SqliteOptions::new(dir.path(), 0)).unwrap();
         runtime().unwrap().block_on(async {
             for index in 0..700 {
@@ -242,10 +266,26 @@ mod tests {
     #[test]
     fn ids_are_in_order_however_many_there_are() {
         for records in [1, 1_000, 10_000_000_000] {
-            let set = DataSet { records, first_millis: 1_000_000 };
+            let set = DataSet::new(records, 1_000_000);
             for index in 0..1_000 {
                 assert!(set.id(index) < set.id(index + 1));
             }
         }
+    }
+
+    #[test]
+    fn the_worst_pair_is_common_and_hardly_ever_meets() {
+        let set = DataSet::new(1_000_000, 1_700_000_000_000);
+        let (mut users, mut repos, mut both) = (0, 0, 0);
+        for index in (0..set.records).step_by(10) {
+            let spec = spec(index, mix(index));
+            let user = spec.user_id.as_deref() == Some("user-0");
+            let repo = spec.repo.as_deref() == Some("acme/service-0");
+            users += u32::from(user);
+            repos += u32::from(repo);
+            both += u32::from(user && repo);
+        }
+        assert!(users > 5_000 && repos > 5_000, "{users} {repos}");
+        assert!((1..100).contains(&both), "{both}");
     }
 }

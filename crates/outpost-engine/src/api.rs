@@ -87,14 +87,10 @@ impl Api for EngineApi {
     }
 
     async fn list_runs(&self, query: ListQuery) -> Result<Page<DispatchView>, ApiError> {
-        let mut filter = query::filter(&query, &self.caller.tenant)?;
-        let limit = filter.limit as usize;
-        filter.limit += 1; // One more tells whether there is another page.
-        let mut records = self.engine.inner.store.list(&filter).await.map_err(store_error)?;
-        let more = records.len() > limit;
-        records.truncate(limit);
-        let next_cursor = records.last().filter(|_| more).map(|last| query::cursor_after(last.id));
-        Ok(Page { items: records.iter().map(Dispatch::view).collect(), next_cursor })
+        let filter = query::filter(&query, &self.caller.tenant)?;
+        let page = self.engine.inner.store.list(&filter).await.map_err(store_error)?;
+        let items = page.dispatches.iter().map(Dispatch::view).collect();
+        Ok(Page { items, next_cursor: page.next.map(query::cursor_before) })
     }
 
     async fn events(&self, id: DispatchId, after: u64) -> Result<EventStream, ApiError> {

@@ -7,8 +7,8 @@ use outpost_types::{ApiError, DispatchId, ListQuery, TenantId, Timestamp};
 /// Says which version of cursors this is, so that a later one can be told apart.
 const CURSOR_PREFIX: &str = "c1_";
 
-/// The cursor of a page that ends with `id`.
-pub(crate) fn cursor_after(id: DispatchId) -> String {
+/// The cursor of a page of what is older than `id`.
+pub(crate) fn cursor_before(id: DispatchId) -> String {
     format!("{CURSOR_PREFIX}{id}")
 }
 

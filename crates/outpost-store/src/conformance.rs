@@ -71,6 +71,7 @@ pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
         dispatches::event_heads_never_move_back,
         lists::every_filter_selects,
         lists::pages_meet_without_gap_or_repeat,
+        lists::the_limit_is_exact,
         lists::instants_bound_ids,
         lists::live_is_what_is_not_terminal,
         keys::keys_are_found_and_taken_back,

@@ -32,10 +32,10 @@ pub use memory::MemoryStore;
 pub use metrics::StoreMetrics;
 pub use records::{
     AcceptDispatch, Accepted, AttemptRecord, EventHead, IdempotencyClaim, LIST_ROWS_MAX,
-    LIVE_ROWS_MAX, ListFilter, PURGE_ROWS_MAX,
+    LIVE_ROWS_MAX, ListFilter, ListPage, PURGE_ROWS_MAX,
 };
 pub use sqlite::{
-    ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, Checkpoint, DATABASE_FILE, SCAN_QUEUE_MAX,
-    SqliteOptions, SqliteStore, WRITE_QUEUE_MAX,
+    ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, Checkpoint, DATABASE_FILE, LIST_ENTRIES_MAX,
+    SCAN_QUEUE_MAX, SqliteOptions, SqliteStore, WRITE_QUEUE_MAX,
 };
 pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Store};

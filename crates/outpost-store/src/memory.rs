@@ -19,8 +19,8 @@ use crate::sqlite::check_touches;
 use crate::{
     AUDIT_ROWS_MAX, AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry,
     AuditHead, AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash,
-    KeyTouch, LIST_ROWS_MAX, LIVE_ROWS_MAX, ListFilter, PURGE_ROWS_MAX, Store, StoreError,
-    StoreMetrics,
+    KeyTouch, LIST_ROWS_MAX, LIVE_ROWS_MAX, ListFilter, ListPage, PURGE_ROWS_MAX, Store,
+    StoreError, StoreMetrics,
 };
 
 /// A store that forgets.
@@ -200,7 +200,7 @@ impl Dispatches for MemoryStore {
         Ok(found.filter(|dispatch| dispatch.tenant == *tenant))
     }
 
-    async fn list(&self, filter: &ListFilter) -> Result<Vec<Dispatch>, StoreError> {
+    async fn list(&self, filter: &ListFilter) -> Result<ListPage, StoreError> {
         let (lower, upper) = id_bounds(filter);
         let matches = |id: DispatchId, job: &Job| {
             job.tenant == filter.tenant.as_str()
@@ -214,11 +214,12 @@ impl Dispatches for MemoryStore {
         };
         let limit = filter.limit.min(LIST_ROWS_MAX) as usize;
         let state = self.state();
-        let jobs = state.jobs.iter().rev();
-        jobs.filter(|(id, job)| matches(**id, job))
-            .take(limit)
-            .map(|(_, job)| parse_body(&job.body))
-            .collect()
+        let mut found = state.jobs.iter().rev().filter(|(id, job)| matches(**id, job));
+        let page: Vec<_> = found.by_ref().take(limit).collect();
+        let last = page.last().map(|(id, _)| **id);
+        let next = last.filter(|_| found.next().is_some());
+        let dispatches = page.into_iter().map(|(_, job)| parse_body(&job.body));
+        Ok(ListPage { dispatches: dispatches.collect::<Result<_, _>>()?, next })
     }
 
     async fn live_page(

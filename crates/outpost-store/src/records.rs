@@ -8,8 +8,8 @@ use outpost_types::{
 
 use crate::AuditEntry;
 
-/// Most rows of one list: a full page and one more, which tells whether there is a next page.
-pub const LIST_ROWS_MAX: u32 = LIST_LIMIT_MAX + 1;
+/// Most dispatches of one page of a list.
+pub const LIST_ROWS_MAX: u32 = LIST_LIMIT_MAX;
 /// Most rows of one page of live dispatches.
 pub const LIVE_ROWS_MAX: u32 = 1_000;
 /// Most idempotency keys of one purge.
@@ -100,7 +100,7 @@ pub struct ListFilter {
     pub since: Option<Timestamp>,
     /// Made before this instant, by the time in their ids.
     pub until: Option<Timestamp>,
-    /// Older than this one: the last of the page before.
+    /// Older than this one: [`ListPage::next`] of the page before.
     pub before: Option<DispatchId>,
     /// At most so many; never more than [`LIST_ROWS_MAX`].
     pub limit: u32,
@@ -123,4 +123,14 @@ impl ListFilter {
             limit: LIST_LIMIT_DEFAULT,
         }
     }
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ListPage {
+    /// The newest that match. They may be fewer than were asked for, even none, although older ones
+    /// match: then the store had looked at as much as one page may cost.
+    pub dispatches: Vec<Dispatch>,
+    /// Where the next page goes on: its [`ListFilter::before`]. `None` when nothing older matches.
+    pub next: Option<DispatchId>,
 }

@@ -32,7 +32,7 @@ use crate::prepare::{accept_row, parse_body, update_row};
 use crate::{
     AUDIT_ROWS_MAX, AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry,
     AuditHead, AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash,
-    KeyTouch, LIVE_ROWS_MAX, ListFilter, Store, StoreError, StoreMetrics,
+    KeyTouch, LIVE_ROWS_MAX, ListFilter, ListPage, Store, StoreError, StoreMetrics,
 };
 use apply::{Answer, Command};
 pub use checkpoint::Checkpoint;
@@ -40,6 +40,7 @@ use checkpoint::Checkpointer;
 use connect::Place;
 pub use files::DATABASE_FILE;
 use files::DirectoryLock;
+pub use list::LIST_ENTRIES_MAX;
 use readers::Readers;
 pub use readers::SCAN_QUEUE_MAX;
 use writer::Writer;
@@ -214,7 +215,7 @@ impl Dispatches for SqliteStore {
         expect_right(found, |dispatch| dispatch.id == id && dispatch.tenant == *tenant)
     }
 
-    async fn list(&self, filter: &ListFilter) -> Result<Vec<Dispatch>, StoreError> {
+    async fn list(&self, filter: &ListFilter) -> Result<ListPage, StoreError> {
         let filter = filter.clone();
         self.readers.scan(move |db| list::list(db, &filter)).await
     }

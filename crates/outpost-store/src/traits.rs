@@ -11,8 +11,8 @@ use outpost_types::{ApiKeyStatus, DispatchId, KeyId, TenantId, Timestamp};
 
 use crate::{
     AcceptDispatch, Accepted, ApiKeyRecord, AttemptRecord, AuditEntry, AuditHead, AuditRange,
-    AuditRow, BrokenAt, EventHead, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter, StoreError,
-    StoreMetrics,
+    AuditRow, BrokenAt, EventHead, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter, ListPage,
+    StoreError, StoreMetrics,
 };
 
 /// Dispatches, their attempts, and the idempotency keys that made them.
@@ -50,8 +50,9 @@ pub trait Dispatches: Send + Sync {
         id: DispatchId,
     ) -> Result<Option<Dispatch>, StoreError>;
 
-    /// The newest dispatches that match, at most [`crate::LIST_ROWS_MAX`].
-    async fn list(&self, filter: &ListFilter) -> Result<Vec<Dispatch>, StoreError>;
+    /// The newest dispatches that match, at most [`crate::LIST_ROWS_MAX`], and where the next page
+    /// goes on. What one page costs is bounded, so it may hold fewer although there are more.
+    async fn list(&self, filter: &ListFilter) -> Result<ListPage, StoreError>;
 
     /// Non-terminal dispatches of all tenants, oldest first, with an id greater than `after`; at
     /// most `limit` and [`LIVE_ROWS_MAX`].

@@ -77,6 +77,23 @@ ulid_id!(
     KeyId
 );
 
+impl DispatchId {
+    /// No id comes after this one.
+    pub const LAST: Self = Self(ulid::Ulid(u128::MAX));
+
+    /// The id just before this one, whether or not a dispatch has it; `None` before the first.
+    #[must_use]
+    pub fn previous(self) -> Option<Self> {
+        self.0.0.checked_sub(1).map(|number| Self(ulid::Ulid(number)))
+    }
+
+    /// The id just after this one, whether or not a dispatch has it; `None` after the last.
+    #[must_use]
+    pub fn following(self) -> Option<Self> {
+        self.0.0.checked_add(1).map(|number| Self(ulid::Ulid(number)))
+    }
+}
+
 /// One try at a dispatch. Names of everything external (sandbox, cgroup, directory) derive from it,
 /// so that a second start of the same attempt collides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -171,6 +188,17 @@ mod tests {
         assert_eq!(early.to_string().parse::<DispatchId>().unwrap(), early);
         let attempt = AttemptId { dispatch: late, number: 3 };
         assert_eq!(attempt.to_string().parse::<AttemptId>().unwrap(), attempt);
+    }
+
+    #[test]
+    fn ids_have_neighbours() {
+        let id = DispatchId::from_parts(2, 0);
+        assert_eq!(id.previous(), Some(DispatchId::from_parts(1, u128::MAX >> 48)));
+        let last: DispatchId = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ".parse().unwrap();
+        assert_eq!(DispatchId::LAST, last);
+        assert_eq!(DispatchId::from_parts(0, 0).previous(), None);
+        assert_eq!(DispatchId::from_parts(1, u128::MAX >> 48).following(), Some(id));
+        assert_eq!(DispatchId::LAST.following(), None);
     }
 
     #[test]

@@ -52,9 +52,11 @@ pub struct ListQuery {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page<T> {
-    /// The entries.
+    /// The entries. Of `GET /runs` they may be fewer than `limit`, even none, while there is a
+    /// `nextCursor`: what one answer may cost is bounded, and with filters that seldom match together
+    /// the search goes on with the next page.
     pub items: Vec<T>,
-    /// Pass it as `cursor` for the next page; absent on the last.
+    /// Pass it as `cursor` for the next page; absent on the last, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }

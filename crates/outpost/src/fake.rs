@@ -229,6 +229,8 @@ pub(crate) struct FakeApi {
     pub(crate) endless: bool,
     /// What was asked for.
     pub(crate) calls: Mutex<Vec<Call>>,
+    /// Most entries of an answer to a list, whatever was asked for: the search goes on after it.
+    pub(crate) list_items_max: Option<usize>,
     /// Patch of every dispatch.
     pub(crate) patch: Vec<u8>,
 }
@@ -240,6 +242,7 @@ impl Default for FakeApi {
             events: events(),
             endless: false,
             calls: Mutex::new(Vec::new()),
+            list_items_max: None,
             patch: b"diff --git a/calc.py b/calc.py\n-    return a - b\n+    return a + b\n"
                 .to_vec(),
         }
@@ -308,6 +311,7 @@ impl Api for FakeApi {
 
     async fn list_runs(&self, query: ListQuery) -> Result<Page<DispatchView>, ApiError> {
         let limit = query.limit.map_or(20, |limit| limit as usize);
+        let limit = self.list_items_max.map_or(limit, |most| most.min(limit));
         let from = query.cursor.and_then(|text| text.parse().ok()).unwrap_or(0);
         let views = self.views.lock().unwrap();
         let items: Vec<_> = views.iter().skip(from).take(limit).cloned().collect();

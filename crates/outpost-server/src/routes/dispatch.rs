@@ -138,7 +138,9 @@ pub(crate) async fn cancel(
 
 /// List dispatches
 ///
-/// Newest first.
+/// Newest first. A page is the last when it has no `nextCursor`, not when it is short: what one answer
+/// may cost is bounded, so with filters that seldom match together a page may hold fewer than `limit`
+/// dispatches, even none, and the search goes on with its `nextCursor`.
 #[utoipa::path(
     get, path = "/runs", operation_id = "listRuns", tag = "dispatches",
     params(ListQuery),

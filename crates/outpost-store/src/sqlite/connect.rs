@@ -91,6 +91,8 @@ fn harden(connection: &Connection) -> Result<(), StoreError> {
     connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MILLIS))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // The plan follows from the statement alone. Otherwise each new value of a LIMIT plans it anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "foreign_keys", true)?;

@@ -13,6 +13,7 @@ use crate::{AttemptRecord, AuditRange, EventHead, StoreError};
 pub(crate) const BODY_BY_ID: &str = "SELECT body, checksum FROM jobs WHERE dispatch_id = ?1";
 pub(crate) const BODY_BY_TENANT: &str =
     "SELECT body, checksum FROM jobs WHERE dispatch_id = ?1 AND tenant_id = ?2";
+pub(crate) const BODY_BY_ROW: &str = "SELECT body, checksum FROM jobs WHERE rowid = ?1";
 pub(crate) const LIVE: &str = "SELECT body, checksum FROM jobs INDEXED BY jobs_live
     WHERE completed_at IS NULL AND dispatch_id > ?1 ORDER BY dispatch_id LIMIT ?2";
 pub(crate) const ATTEMPTS: &str = "SELECT dispatch_id, number, epoch, state, created_at,

@@ -56,7 +56,7 @@ async fn a_restart_keeps_everything() {
     assert_eq!(store.verify_audit().await.unwrap(), Ok(trail));
     let tagged =
         ListFilter { tag: Some("nightly".to_owned()), ..ListFilter::of(sample::tenant("local")) };
-    assert_eq!(store.list(&tagged).await.unwrap().len(), 1);
+    assert_eq!(store.list(&tagged).await.unwrap().dispatches.len(), 1);
     let replayed = store.accept(first).await.unwrap();
     assert_eq!(replayed, Accepted::Replayed(Box::new(next)));
     // The trail goes on where it ended.
