@@ -20,8 +20,9 @@ use crate::options::{Key, Place, create_private};
 pub(crate) const AGENT: &str = "bench";
 /// Name of the agent that ends.
 pub(crate) const BRIEF_AGENT: &str = "brief";
-/// Time it takes, milliseconds.
-pub(crate) const BRIEF_MILLIS: u64 = 400;
+/// Time it takes, milliseconds: anything between these, as runs of a real agent are of no one length
+/// and do not end at the same moment.
+pub(crate) const BRIEF_MILLIS: (u64, u64) = (200, 600);
 /// Longest orderly end of a server, seconds; then it is killed.
 const END_SECONDS_MAX: u64 = 30;
 /// Pause between two looks at a server that ends, milliseconds.
@@ -135,14 +136,19 @@ impl Drop for Server {
 fn write_config(data: &Path, slots: u32) -> Result<PathBuf, BenchError> {
     create_private(data)?;
     let path = data.join("bench.toml");
-    let brief = format!("{}.{:03}", BRIEF_MILLIS / 1_000, BRIEF_MILLIS % 1_000);
-    let agents = [(AGENT, "86400"), (BRIEF_AGENT, brief.as_str())];
+    let (least, most) = BRIEF_MILLIS;
+    let brief = format!("exec sleep 0.$(shuf -n 1 -i {least}-{most})");
+    let agents = [
+        (AGENT, serde_json::json!(["/usr/bin/sleep", "86400"])),
+        (BRIEF_AGENT, serde_json::json!(["/bin/sh", "-c", brief])),
+    ];
+    // A JSON array of strings is one of TOML, too.
     let text: String = agents
         .iter()
-        .map(|(name, seconds)| {
+        .map(|(name, command)| {
             format!(
-                "[[agents]]\nname = \"{name}\"\ncommand = [\"/usr/bin/sleep\", \"{seconds}\"]\n\
-                 stdin_prompt = true\nmodel = \"none\"\ntier = \"fast\"\nconcurrency_max = {slots}\n"
+                "[[agents]]\nname = \"{name}\"\ncommand = {command}\nstdin_prompt = true\n\
+                 model = \"none\"\ntier = \"fast\"\nconcurrency_max = {slots}\n"
             )
         })
         .collect();

@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 
 use outpost_types::{
-    AgentId, ApiError, ContextLevel, DispatchRequest, ErrorCode, NetworkLevel, Priority, Tier,
-    WorkspaceMode,
+    AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, ErrorCode, NetworkLevel,
+    Priority, Tier, WorkspaceMode,
     limits::{
         BRANCH_BYTES_MAX, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT,
         DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX,
@@ -48,6 +48,19 @@ pub struct DispatchSpec {
     pub checks: Vec<String>,
     /// Size of the sandbox.
     pub tier: Tier,
+    /// What it goes on from. No request asks for it in this version; records have room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+}
+
+/// A finished dispatch whose files and agent session another one goes on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parent {
+    /// Its id.
+    pub dispatch_id: DispatchId,
+    /// Session of its agent, where the CLI has one that can be resumed.
+    pub session_id: Option<String>,
 }
 
 /// What a request that leaves it out gets.
@@ -116,6 +129,7 @@ impl DispatchSpec {
             tags: list("tags", request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?,
             checks: list("checks", request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)?,
             tier: request.tier.unwrap_or(defaults.tier),
+            parent: None,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! One case per decision, with the exact state and effects that follow from it.
 
 use outpost_core::{
-    AgentDefaults, AgentVerdict, Dispatch, DispatchSpec, Effect, Event, ExitFacts, Limits, Queue,
-    QueueReason, Rejection, ResultFacts, State, Stop, effects, step,
+    AgentDefaults, AgentVerdict, Dispatch, DispatchSpec, Effect, Event, ExitFacts, Limits, Parent,
+    Queue, QueueReason, Rejection, ResultFacts, State, Stop, effects, step,
 };
 use outpost_types::limits::{
     BRANCH_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT, TAG_BYTES_MAX, TAGS_COUNT_MAX,
@@ -309,4 +309,14 @@ fn a_record_of_an_older_version_has_the_usual_deadline() {
     json.as_object_mut().unwrap().remove("deadlineSeconds");
     let read: DispatchSpec = serde_json::from_value(json).unwrap();
     assert_eq!(read.deadline_seconds, DEADLINE_SECONDS_DEFAULT);
+    assert_eq!(read.parent, None);
+}
+
+#[test]
+fn a_record_keeps_what_it_goes_on_from() {
+    let parent = Parent { dispatch_id: fresh().id, session_id: Some("s".into()) };
+    let child = DispatchSpec { parent: Some(parent), ..spec(|_| ()).unwrap() };
+    let json = serde_json::to_value(&child).unwrap();
+    assert_eq!(json["parent"]["sessionId"], "s");
+    assert_eq!(serde_json::from_value::<DispatchSpec>(json).unwrap(), child);
 }
