@@ -205,7 +205,7 @@ fn faults(rng: &mut Rng) -> Faults {
         server_kill: some(600_000, 30_000),
         launcher_kill: some(200_000, 8_000),
         reboot: some(150_000, 8_000),
-        leave: some(200_000, 100_000),
+        leave: some(250_000, 600_000),
         disk_slow: some(250_000, 100_000),
         disk_fail: some(250_000, 200_000),
         answer_lost: some(250_000, 150_000),

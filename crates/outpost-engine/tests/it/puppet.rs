@@ -38,7 +38,9 @@ impl Puppet {
 
     /// The agent of this attempt ends now, or as soon as it starts.
     pub(crate) fn release(&self, attempt: AttemptId) {
-        self.released.send_modify(|released| drop(released.insert(attempt)));
+        self.released.send_modify(|released| {
+            released.insert(attempt);
+        });
     }
 
     /// Waits until what was seen of an attempt fits.
