@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use outpost_core::Event;
 use outpost_runner::{Assignment, COMMANDS_MAX, Outcome, REPORTS_MAX, Report, Resume};
-use outpost_types::AttemptId;
+use outpost_types::{AttemptId, Failure};
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::effects::lock;
 use crate::engine::Engine;
@@ -62,6 +62,8 @@ async fn record_reports(
             Report::AgentStarted(prepared) => Event::AgentStarted { attempt, prepared },
             Report::AgentExited(exit) => Event::AgentExited { attempt, exit },
             Report::Ended(Outcome::ProvisionFailed { failure, retry }) => {
+                let Failure { code, message, .. } = &failure;
+                warn!(%attempt, ?code, %message, retry, "an attempt could not be provisioned");
                 Event::ProvisionFailed { attempt, failure, retry }
             }
             Report::Ended(Outcome::Collected(results)) => Event::Collected { attempt, results },
