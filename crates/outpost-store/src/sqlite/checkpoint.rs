@@ -1,8 +1,10 @@
 //! The checkpointer: moves the write-ahead log into the file beside the writer, so that no write
 //! pays for it.
 //!
-//! It works when nobody writes or when the log has grown, and cuts the log off when it has grown
-//! far (which makes writers wait for a moment).
+//! It works when nobody writes or when the log has grown. Where writing never stops it would never
+//! reach the end of the log: once little is missing it makes the writer wait for that, and the log
+//! starts over. What is overwritten syncs faster than what is appended, too. Only a log that has grown
+//! far, because readers held it, is cut off at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +23,12 @@ use crate::sqlite::connect::{self, Place};
 pub(crate) const LOOK_MILLIS: u64 = 200;
 /// It works beside the writer when so much waits, bytes.
 const PASSIVE_BYTES: u64 = 32 * 1024 * 1024;
+/// The log starts over from this size on, bytes, if no more of it than the second number is not yet in
+/// the file: a few hundredths of a second for which the writer waits.
+const RESTART_BYTES: u64 = 64 * 1024 * 1024;
+const RESTART_BACKLOG_BYTES: u64 = 8 * 1024 * 1024;
+/// Most times it works beside the writer in a row to come so close.
+const PASSES_MAX: u32 = 4;
 /// It stops the writer and empties the log when it is so large, bytes.
 const TRUNCATE_BYTES: u64 = 512 * 1024 * 1024;
 /// How long it may hold the writer up while it waits for readers, milliseconds.
@@ -162,7 +170,15 @@ impl Work {
         } else {
             return Ok(());
         };
-        let (log_bytes, backlog_bytes) = self.checkpoint(mode)?;
+        let (mut log_bytes, mut backlog_bytes) = self.checkpoint(mode)?;
+        for _ in 1..PASSES_MAX {
+            if log_bytes < RESTART_BYTES || backlog_bytes == 0 {
+                break;
+            }
+            let close = backlog_bytes <= RESTART_BACKLOG_BYTES;
+            (log_bytes, backlog_bytes) =
+                self.checkpoint(if close { "RESTART" } else { "PASSIVE" })?;
+        }
         self.done = backlog_bytes == 0;
         self.counters.wal_bytes.store(log_bytes, Ordering::Relaxed);
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
