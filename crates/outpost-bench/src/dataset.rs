@@ -6,7 +6,7 @@
 //! each time.
 
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use outpost_core::{AgentDefaults, Dispatch, DispatchSpec, State};
 use outpost_store::{AcceptDispatch, AuditEntry, Dispatches as _, SqliteOptions, SqliteStore};
@@ -16,6 +16,7 @@ use outpost_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::accept::now;
 use crate::client::runtime;
 use crate::error::BenchError;
 use crate::options::{Notes, create_private};
@@ -77,9 +78,7 @@ impl DataSet {
             .with_hint(format!("say --records {}, or name another directory", found.records)));
         }
         create_private(dir)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let set = Self::new(records, now.saturating_sub(SPAN_MILLIS));
+        let set = Self::new(records, now().as_millis().saturating_sub(SPAN_MILLIS));
         set.fill(ui, dir)?;
         let text = serde_json::to_string(&set)
             .map_err(|error| BenchError::chain("the data set cannot be described", &error))?;

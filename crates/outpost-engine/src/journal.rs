@@ -74,12 +74,10 @@ impl Journal {
 
     /// The same, but makes no files before they are needed.
     pub(crate) fn open_late(dispatch: DispatchId, dir: &Path) -> io::Result<Self> {
-        if dir.try_exists()? { Self::open(dispatch, dir) } else { Ok(Self::fresh(dispatch, dir)) }
-    }
-
-    /// The journal of a dispatch that was never heard of: there are no files.
-    pub(crate) fn fresh(dispatch: DispatchId, dir: &Path) -> Self {
-        Self::new(dispatch, dir, Pages::Held(Vec::new()), Extent::default())
+        if dir.try_exists()? {
+            return Self::open(dispatch, dir);
+        }
+        Ok(Self::new(dispatch, dir, Pages::Held(Vec::new()), Extent::default()))
     }
 
     fn new(dispatch: DispatchId, dir: &Path, pages: Pages, extent: Extent) -> Self {

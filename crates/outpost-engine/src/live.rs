@@ -28,7 +28,6 @@ pub(crate) struct Live {
     pub(crate) record: watch::Sender<Dispatch>,
     pub(crate) journal: Journal,
     pub(crate) commands: Mutex<Option<mpsc::Sender<Command>>>,
-    id: DispatchId,
     set: Arc<LiveSet>,
 }
 
@@ -41,10 +40,11 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
+        let id = self.record.borrow().id;
         let mut members = lock(&self.set.members);
         // Another one may have taken the place meanwhile.
-        if members.get(&self.id).is_some_and(|member| member.strong_count() == 0) {
-            members.remove(&self.id);
+        if members.get(&id).is_some_and(|member| member.strong_count() == 0) {
+            members.remove(&id);
         }
     }
 }
@@ -77,7 +77,6 @@ impl LiveSet {
             record: watch::Sender::new(record),
             journal,
             commands: Mutex::new(None),
-            id,
             set: Arc::clone(self),
         });
         lock(&self.members).insert(id, Arc::downgrade(&live));

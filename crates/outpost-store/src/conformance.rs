@@ -10,7 +10,7 @@
 
 mod dispatches;
 mod keys;
-mod lists;
+pub(crate) mod lists;
 pub mod sample;
 mod trail;
 

@@ -68,7 +68,7 @@ fn ids(dispatches: &[Dispatch]) -> Vec<DispatchId> {
 }
 
 /// The answer by definition.
-fn expected(all: &[Dispatch], filter: &ListFilter) -> Vec<DispatchId> {
+pub(crate) fn expected(all: &[Dispatch], filter: &ListFilter) -> Vec<DispatchId> {
     let matches = |dispatch: &&Dispatch| {
         let spec = &dispatch.spec;
         dispatch.tenant == filter.tenant

@@ -1,6 +1,7 @@
 use outpost_types::{DispatchStatus, TenantId};
 
 use super::*;
+use crate::conformance::lists::expected;
 use crate::conformance::sample;
 use crate::prepare::accept_row;
 use crate::sqlite::apply::Command;
@@ -109,19 +110,6 @@ fn filled(count: u64) -> (Connection, Vec<Dispatch>) {
     }
     db.execute_batch("COMMIT").unwrap();
     (db, all)
-}
-
-fn expected(all: &[Dispatch], filter: &ListFilter) -> Vec<DispatchId> {
-    let matches = |dispatch: &&Dispatch| {
-        let spec = &dispatch.spec;
-        dispatch.tenant == filter.tenant
-            && filter.status.is_none_or(|status| status == dispatch.status())
-            && filter.agent.as_ref().is_none_or(|agent| *agent == spec.agent)
-            && (filter.repo.is_none() || filter.repo == spec.repo)
-            && (filter.user.is_none() || filter.user == spec.user_id)
-            && filter.tag.as_ref().is_none_or(|tag| spec.tags.contains(tag))
-    };
-    all.iter().rev().filter(matches).map(|dispatch| dispatch.id).collect()
 }
 
 /// All pages with this bound, and how many they were.
