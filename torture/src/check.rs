@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use outpost_core::QueueReason;
+use outpost_types::limits::PROVISION_TRIES_MAX;
 use outpost_types::{
     DispatchId, DispatchStatus, DispatchView, EventData, EventEnvelope, FailureCode, LogStreamName,
 };
@@ -146,8 +148,30 @@ fn outcome(seen: &Evidence) -> Vec<String> {
             view.status, view.exit_code, seen.cancel, seen.launcher_killed
         ));
     }
-    if !seen.launcher_killed && view.attempt > 1 {
-        broken.push(format!("it took {} attempts though no launcher was killed", view.attempt));
+    broken.extend(attempts(seen));
+    broken
+}
+
+/// Every attempt but the first follows one that says why it could not be provisioned, within the bound; once an
+/// agent began there is no other.
+fn attempts(seen: &Evidence) -> Vec<String> {
+    let view = &seen.view;
+    let (mut retries, mut began, mut broken) = (0, false, Vec::new());
+    for event in &seen.events {
+        let EventData::Status { status, reason, .. } = &event.data else { continue };
+        match status {
+            DispatchStatus::Running => began = true,
+            DispatchStatus::Queued if reason.as_deref() == Some(QueueReason::Retry.message()) => {
+                retries += 1;
+                if began {
+                    broken.push("another attempt was made though its agent had begun".to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    if view.attempt > 1 + retries || view.attempt > PROVISION_TRIES_MAX {
+        broken.push(format!("it took {} attempts, {retries} of them explained", view.attempt));
     }
     broken
 }

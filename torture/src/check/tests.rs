@@ -148,8 +148,33 @@ fn wrong_ends_are_found() {
     });
     found("it ended as COMPLETED", |seen| seen.cancel = Cancel::Acknowledged);
     found("it ended as COMPLETED", |seen| seen.kind = Kind::Stubborn);
-    found("2 attempts", |seen| seen.view.attempt = 2);
+    found("2 attempts, 0 of them explained", |seen| seen.view.attempt = 2);
     found("exit code Some(3)", |seen| seen.view.exit_code = Some(3));
+}
+
+/// An event of a dispatch that is queued again because its worker could not be made.
+fn retried() -> EventData {
+    let reason = Some(QueueReason::Retry.message().to_owned());
+    EventData::Status { status: DispatchStatus::Queued, reason, failure: None }
+}
+
+#[test]
+fn attempts_are_explained_bounded_and_none_follows_an_agent_that_began() {
+    let with = |at: usize, retries: usize, attempt: u32| {
+        broken_by(|seen| {
+            for _ in 0..retries {
+                seen.events.insert(at, event(0, retried()));
+            }
+            for (event, seq) in seen.events.iter_mut().zip(1..) {
+                event.seq = seq;
+            }
+            seen.view.attempt = attempt;
+        })
+    };
+    assert_eq!(with(0, 1, 2), "");
+    assert!(with(0, 1, 3).contains("3 attempts, 1 of them"), "{}", with(0, 1, 3));
+    assert!(with(0, 3, 4).contains("4 attempts, 3 of them"), "{}", with(0, 3, 4));
+    assert!(with(2, 1, 2).contains("its agent had begun"), "{}", with(2, 1, 2));
 }
 
 #[test]
