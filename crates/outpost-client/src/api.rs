@@ -6,12 +6,14 @@ use async_trait::async_trait;
 use outpost_types::limits::WAIT_SECONDS_MAX;
 use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
-    DispatchView, EventStream, FleetView, ListQuery, LogQuery, LogStream, Page,
+    DispatchView, EventStream, FleetView, ListQuery, LogQuery, LogStream, Page, PutSecret,
+    RekeyView, SecretName, SecretScope, SecretView,
 };
 use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
 
 use crate::http::UNARY_SECONDS_MAX;
-use crate::{HttpApi, events, logs};
+use crate::{HttpApi, events, logs, secrets};
 
 const UNARY: Duration = Duration::from_secs(UNARY_SECONDS_MAX);
 const WAIT_MAX: Duration = Duration::from_secs(WAIT_SECONDS_MAX);
@@ -143,5 +145,36 @@ impl Api for HttpApi {
     async fn fleet(&self) -> Result<FleetView, ApiError> {
         let get = self.request(Method::GET, ["fleet"]);
         Ok(self.unary(get, UNARY).await?.0)
+    }
+
+    async fn put_secret(
+        &self,
+        name: SecretName,
+        request: PutSecret,
+    ) -> Result<SecretView, ApiError> {
+        let put = self.request(Method::PUT, ["secrets", name.as_str()]);
+        let body = secrets::body(&request)?;
+        let put = put.header(CONTENT_TYPE, "application/json").body(body);
+        Ok(self.unary(put, UNARY).await?.0)
+    }
+
+    async fn list_secrets(&self) -> Result<Vec<SecretView>, ApiError> {
+        let get = self.request(Method::GET, ["secrets"]);
+        let (page, _): (Page<SecretView>, _) = self.unary(get, UNARY).await?;
+        Ok(page.items)
+    }
+
+    async fn delete_secret(
+        &self,
+        name: SecretName,
+        scope: SecretScope,
+    ) -> Result<SecretView, ApiError> {
+        let delete = self.request(Method::DELETE, ["secrets", name.as_str()]);
+        Ok(self.unary(delete.query(&[("scope", scope.as_str())]), UNARY).await?.0)
+    }
+
+    async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
+        let post = self.request(Method::POST, ["secrets", "rekey"]);
+        Ok(self.unary(post, UNARY).await?.0)
     }
 }

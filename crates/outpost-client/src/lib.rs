@@ -16,6 +16,7 @@ mod events;
 mod http;
 mod logs;
 mod retry;
+mod secrets;
 mod sse;
 mod tls;
 

@@ -14,7 +14,8 @@ use outpost_types::limits::{
 use outpost_types::{
     AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created, DispatchId,
     DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData, EventStream, FleetView,
-    ListQuery, LogQuery, LogStream, Page,
+    ListQuery, LogQuery, LogStream, Page, PutSecret, RekeyView, SecretName, SecretScope,
+    SecretView,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::error;
@@ -159,6 +160,32 @@ impl Api for EngineApi {
             scripted_model: runner.scripted_model(),
             agents: runner.agents().into_iter().map(with_counts).collect(),
         })
+    }
+
+    async fn put_secret(
+        &self,
+        name: SecretName,
+        request: PutSecret,
+    ) -> Result<SecretView, ApiError> {
+        drop((name, request));
+        Err(panicked())
+    }
+
+    async fn list_secrets(&self) -> Result<Vec<SecretView>, ApiError> {
+        Err(panicked())
+    }
+
+    async fn delete_secret(
+        &self,
+        name: SecretName,
+        scope: SecretScope,
+    ) -> Result<SecretView, ApiError> {
+        drop((name, scope));
+        Err(panicked())
+    }
+
+    async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
+        Err(panicked())
     }
 }
 

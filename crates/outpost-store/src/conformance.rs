@@ -12,6 +12,7 @@ mod dispatches;
 mod keys;
 pub(crate) mod lists;
 pub mod sample;
+mod secrets;
 mod trail;
 
 use std::any::Any;
@@ -77,6 +78,11 @@ pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
         keys::keys_are_found_and_taken_back,
         keys::keys_are_paged,
         keys::uses_add_up,
+        secrets::versions_follow_each_other,
+        secrets::owners_are_apart,
+        secrets::secrets_are_bounded,
+        secrets::secret_uses_are_counted_and_audited,
+        secrets::all_are_resealed_or_none,
         trail::every_change_leaves_one_row,
         trail::refused_changes_leave_none,
         trail::the_chain_holds,

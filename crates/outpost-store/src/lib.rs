@@ -1,4 +1,5 @@
-//! The record of everything: dispatches, attempts, API keys, event heads, idempotency keys, audit.
+//! The record of everything: dispatches, attempts, API keys, event heads, idempotency keys, sealed
+//! secrets, audit.
 //!
 //! [`Store`] is the sum of small traits split by noun; [`SqliteStore`] keeps it in one file,
 //! [`MemoryStore`] in memory for tests, and [`conformance::suite`] is what every version passes.
@@ -17,6 +18,7 @@ mod memory;
 mod metrics;
 mod prepare;
 mod records;
+mod secrets;
 mod sqlite;
 mod traits;
 
@@ -34,8 +36,12 @@ pub use records::{
     AcceptDispatch, Accepted, AttemptRecord, EventHead, IdempotencyClaim, LIST_ROWS_MAX,
     LIVE_ROWS_MAX, ListFilter, ListPage, PURGE_ROWS_MAX,
 };
+pub use secrets::{
+    Envelope, Reseal, ResealFn, SECRET_ENVELOPE_BYTES_MAX, SECRET_KEY_ID_BYTES, SECRET_KEY_IDS_MAX,
+    SECRET_USES_MAX, SECRET_VERSIONS_MAX, SealedSecret, SecretOwner, SecretRecord, SecretUse,
+};
 pub use sqlite::{
     ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, Checkpoint, DATABASE_FILE, LIST_ENTRIES_MAX,
     SCAN_QUEUE_MAX, SqliteOptions, SqliteStore, WRITE_QUEUE_MAX,
 };
-pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Store};
+pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Secrets, Store};

@@ -2,6 +2,8 @@
 //!
 //! For tests and simulations. It has no bound of its own and no index: lists walk all records.
 
+mod secrets;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -37,6 +39,7 @@ struct State {
     heads: BTreeMap<DispatchId, EventHead>,
     keys: BTreeMap<KeyId, ApiKeyRecord>,
     claims: BTreeMap<(String, String), Claim>,
+    secrets: secrets::Kept,
     audit: Vec<AuditRow>,
 }
 

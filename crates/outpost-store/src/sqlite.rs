@@ -14,6 +14,7 @@ mod log;
 mod readers;
 mod rows;
 mod schema;
+mod secrets;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -182,7 +183,9 @@ impl Dispatches for SqliteStore {
         match self.writer.submit(Command::Accept(Box::new(row))).await? {
             Answer::Replayed(body) => Ok(Accepted::Replayed(Box::new(parse_body(&body)?))),
             Answer::Conflict => Ok(Accepted::Conflict),
-            Answer::Done | Answer::Changed(_) | Answer::Count(_) => Ok(Accepted::New),
+            Answer::Done | Answer::Changed(_) | Answer::Count(_) | Answer::Secret(_) => {
+                Ok(Accepted::New)
+            }
         }
     }
 

@@ -7,11 +7,12 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use outpost_core::Dispatch;
-use outpost_types::{ApiKeyStatus, DispatchId, KeyId, TenantId, Timestamp};
+use outpost_types::{ApiKeyStatus, DispatchId, KeyId, SecretName, TenantId, Timestamp};
 
 use crate::{
     AcceptDispatch, Accepted, ApiKeyRecord, AttemptRecord, AuditEntry, AuditHead, AuditRange,
-    AuditRow, BrokenAt, EventHead, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter, ListPage,
+    AuditRow, BrokenAt, Envelope, EventHead, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter,
+    ListPage, Reseal, SECRET_KEY_ID_BYTES, SealedSecret, SecretOwner, SecretRecord, SecretUse,
     StoreError, StoreMetrics,
 };
 
@@ -147,8 +148,72 @@ pub trait Audits: Send + Sync {
     async fn verify_audit(&self) -> Result<Result<AuditHead, BrokenAt>, StoreError>;
 }
 
+/// Secrets. The store sees sealed bytes only.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// Stores the next version of a secret, or the first. Use counts are kept as they are. Versions
+    /// beyond [`crate::SECRET_VERSIONS_MAX`] are removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] with the version there is (0 for none) when `record` is not its next;
+    /// [`StoreError::Invalid`] for a bound, also when the owner has too many.
+    async fn put_secret(
+        &self,
+        record: SecretRecord,
+        envelope: Envelope,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError>;
+
+    /// One secret of this owner.
+    async fn secret(
+        &self,
+        owner: &SecretOwner,
+        name: &SecretName,
+    ) -> Result<Option<SecretRecord>, StoreError>;
+
+    /// All secrets of this owner, by name.
+    async fn secrets(&self, owner: &SecretOwner) -> Result<Vec<SecretRecord>, StoreError>;
+
+    /// A secret with the sealed value of one version, or of the current one.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the record and its newest version disagree.
+    async fn sealed_secret(
+        &self,
+        owner: &SecretOwner,
+        name: &SecretName,
+        version: Option<u64>,
+    ) -> Result<Option<(SecretRecord, SealedSecret)>, StoreError>;
+
+    /// Removes a secret with all its versions; `None` (and no audit entry) when there is none.
+    async fn delete_secret(
+        &self,
+        owner: &SecretOwner,
+        name: &SecretName,
+        audit: AuditEntry,
+    ) -> Result<Option<SecretRecord>, StoreError>;
+
+    /// Counts uses, each with its audit entry, all in one transaction; at most
+    /// [`crate::SECRET_USES_MAX`].
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when one of the versions is gone; then nothing was written.
+    async fn note_secret_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError>;
+
+    /// The short names of the keys that values are sealed with, at most
+    /// [`crate::SECRET_KEY_IDS_MAX`].
+    async fn secret_key_ids(&self) -> Result<Vec<[u8; SECRET_KEY_ID_BYTES]>, StoreError>;
+
+    /// Seals every version of every secret anew, in one transaction; says how many were written.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] with what `reseal` says about the first it cannot open; then nothing
+    /// was written.
+    async fn reseal_secrets(&self, reseal: Reseal, audit: AuditEntry) -> Result<u64, StoreError>;
+}
+
 /// Everything the control plane keeps.
-pub trait Store: Dispatches + ApiKeys + EventHeads + Audits + Debug {
+pub trait Store: Dispatches + ApiKeys + EventHeads + Audits + Secrets + Debug {
     /// Counters since it was opened; cheap.
     fn metrics(&self) -> StoreMetrics;
 }

@@ -10,7 +10,8 @@ use futures_core::Stream;
 
 use crate::{
     ApiError, ArtifactView, CancelRequest, Created, DispatchId, DispatchRequest, DispatchView,
-    EventEnvelope, FleetView, ListQuery, Page,
+    EventEnvelope, FleetView, ListQuery, Page, PutSecret, RekeyView, SecretName, SecretScope,
+    SecretView,
 };
 
 /// Events in order, from where the reader asked; ends after the terminal one.
@@ -81,4 +82,26 @@ pub trait Api: Send + Sync {
 
     /// What can run here, and what runs now.
     async fn fleet(&self) -> Result<FleetView, ApiError>;
+
+    /// Stores a value under this name, as the next version of what is there. When this returns, it
+    /// is on disk, encrypted.
+    async fn put_secret(
+        &self,
+        name: SecretName,
+        request: PutSecret,
+    ) -> Result<SecretView, ApiError>;
+
+    /// The caller's secrets by name, without their values; for the operator those of the platform
+    /// too, after their own. At most [`crate::limits::SECRETS_COUNT_MAX`] of each.
+    async fn list_secrets(&self) -> Result<Vec<SecretView>, ApiError>;
+
+    /// Removes a secret with all its versions; answers what it was.
+    async fn delete_secret(
+        &self,
+        name: SecretName,
+        scope: SecretScope,
+    ) -> Result<SecretView, ApiError>;
+
+    /// Makes a new key and encrypts every secret of every tenant with it. Only for the operator.
+    async fn rekey_secrets(&self) -> Result<RekeyView, ApiError>;
 }

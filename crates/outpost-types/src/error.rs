@@ -37,6 +37,8 @@ pub enum ErrorCode {
     RateLimited,
     /// The budget is spent.
     BudgetExceeded,
+    /// Secrets cannot be read or written: their key is missing or is another one.
+    SecretsUnavailable,
     /// The server cannot take it now; try again.
     Unavailable,
     /// A fault of ours.
@@ -45,7 +47,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::MalformedBody,
         Self::InvalidField,
         Self::Unauthorized,
@@ -61,6 +63,7 @@ impl ErrorCode {
         Self::NotSupported,
         Self::RateLimited,
         Self::BudgetExceeded,
+        Self::SecretsUnavailable,
         Self::Unavailable,
         Self::Internal,
     ];
@@ -81,7 +84,7 @@ impl ErrorCode {
             Self::AgentUnavailable | Self::RepoNotAllowed | Self::NotSupported => 422,
             Self::RateLimited => 429,
             Self::Internal => 500,
-            Self::Unavailable => 503,
+            Self::SecretsUnavailable | Self::Unavailable => 503,
         }
     }
 
@@ -104,6 +107,7 @@ impl ErrorCode {
             Self::NotSupported => "not_supported",
             Self::RateLimited => "rate_limited",
             Self::BudgetExceeded => "budget_exceeded",
+            Self::SecretsUnavailable => "secrets_unavailable",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }

@@ -16,6 +16,7 @@ mod id;
 mod key;
 pub mod limits;
 mod page;
+mod secret;
 mod status;
 mod time;
 
@@ -27,11 +28,15 @@ pub use dispatch::{
     NetworkLevel, PhaseTimings, Priority, Usage, WorkspaceMode,
 };
 pub use error::{ApiError, ErrorCode, Problem};
-pub use event::{Attention, EventData, EventEnvelope, LogStreamName, ToolPhase};
+pub use event::{Attention, BudgetScope, EventData, EventEnvelope, LogStreamName, ToolPhase};
 pub use failure::{Failure, FailureCode};
 pub use fleet::{AgentAvailability, AgentView, FleetView, Health};
 pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId};
 pub use key::{ApiKeyStatus, Caller, Scope};
 pub use page::{ListQuery, Page};
+pub use secret::{
+    GivenSecret, NotASecretName, PutSecret, RekeyView, SecretError, SecretKind, SecretName,
+    SecretScope, SecretSource, SecretValue, SecretView, WantedSecret,
+};
 pub use status::{DispatchStatus, UnknownStatus};
 pub use time::Timestamp;

@@ -75,3 +75,23 @@ pub const CHECKS_COUNT_MAX: usize = 8;
 pub const CHECK_BYTES_MAX: usize = 2_048;
 /// Longest running time of one check, seconds.
 pub const CHECK_SECONDS_MAX: u64 = 300;
+/// Most secrets a dispatch may name.
+pub const DISPATCH_SECRETS_COUNT_MAX: usize = 32;
+/// Most hosts a dispatch may add to its network.
+pub const ALLOW_HOSTS_COUNT_MAX: usize = 64;
+/// Longest of them, bytes: a name, `*.` and a port.
+pub const ALLOW_HOST_BYTES_MAX: usize = 261;
+/// Smallest and largest budget of a dispatch, US dollars.
+pub const BUDGET_USD_MIN: f64 = 0.0001;
+/// See [`BUDGET_USD_MIN`].
+pub const BUDGET_USD_MAX: f64 = 100_000.0;
+/// Longest name of a secret, bytes.
+pub const SECRET_NAME_BYTES_MAX: usize = 128;
+/// Shortest value of a secret, bytes. Shorter ones cannot be redacted without hitting ordinary text.
+pub const SECRET_BYTES_MIN: usize = 8;
+/// Longest value of a secret, bytes.
+pub const SECRET_BYTES_MAX: usize = 65_536;
+/// Longest key of a model provider, bytes; the gateway takes no longer one.
+pub const PROVIDER_KEY_BYTES_MAX: usize = 4_096;
+/// Most secrets of one tenant, and of the platform.
+pub const SECRETS_COUNT_MAX: usize = 256;

@@ -10,7 +10,9 @@ use crate::audit::{AuditDraft, Chain};
 use crate::keys::{ApiKeyRecord, KeyTouch, change_status, status_name};
 use crate::prepare::{AcceptRow, ClaimRow, JobRow, UpdateRow, count, millis};
 use crate::records::{AttemptRecord, EventHead, PURGE_ROWS_MAX};
-use crate::{StoreError, sqlite::rows};
+use crate::sqlite::rows;
+use crate::sqlite::secrets::SecretCommand;
+use crate::{SecretRecord, StoreError};
 
 /// One write.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub(crate) enum Command {
     KeyStatus { id: String, status: ApiKeyStatus, audit: Box<AuditDraft> },
     TouchKeys(Vec<KeyTouch>),
     PurgeIdempotency(Timestamp),
+    Secret(Box<SecretCommand>),
 }
 
 /// What a write answers once it is durable.
@@ -33,6 +36,8 @@ pub(crate) enum Answer {
     /// Body of the dispatch the key made before.
     Replayed(String),
     Conflict,
+    /// What was removed, if there was anything.
+    Secret(Option<Box<SecretRecord>>),
 }
 
 /// Why a write did not happen.
@@ -59,6 +64,7 @@ impl Command {
             Self::InsertKey(pair) => pair.1.bytes(),
             Self::KeyStatus { audit, .. } => audit.bytes(),
             Self::TouchKeys(touches) => size_of_val(touches.as_slice()),
+            Self::Secret(command) => command.bytes(),
             Self::EventHead(_) | Self::PurgeIdempotency(_) => size_of::<Self>(),
         }
     }
@@ -72,6 +78,7 @@ impl Command {
             Self::KeyStatus { id, status, audit } => key_status(db, chain, id, *status, audit),
             Self::TouchKeys(touches) => touch_keys(db, touches),
             Self::PurgeIdempotency(now) => purge_idempotency(db, *now),
+            Self::Secret(command) => command.apply(db, chain),
         }
     }
 }
@@ -262,7 +269,11 @@ fn upsert_attempt(db: &Connection, job: &JobRow) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn append_audit(db: &Connection, chain: &mut Chain, draft: &AuditDraft) -> Result<(), Refusal> {
+pub(crate) fn append_audit(
+    db: &Connection,
+    chain: &mut Chain,
+    draft: &AuditDraft,
+) -> Result<(), Refusal> {
     let next = chain.next(draft);
     db.prepare_cached(
         "INSERT INTO audit (seq, at, tenant_id, actor, action, subject, detail, prev_hash, hash)

@@ -185,16 +185,16 @@ pub(crate) fn chain(db: &Connection) -> Result<Chain, StoreError> {
     Ok(last.map_or(Chain::START, |(seq, hash)| Chain { seq: seq.cast_unsigned(), hash }))
 }
 
-fn number(row: &Row<'_>, column: usize) -> Result<u64, StoreError> {
+pub(crate) fn number(row: &Row<'_>, column: usize) -> Result<u64, StoreError> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| StoreError::corrupt("a negative number"))
 }
 
-fn instant(row: &Row<'_>, column: usize) -> Result<Timestamp, StoreError> {
+pub(crate) fn instant(row: &Row<'_>, column: usize) -> Result<Timestamp, StoreError> {
     number(row, column).map(Timestamp::from_millis)
 }
 
-fn maybe_instant(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>, StoreError> {
+pub(crate) fn maybe_instant(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>, StoreError> {
     let value: Option<i64> = row.get(column)?;
     value.map(|_| instant(row, column)).transpose()
 }

@@ -11,8 +11,11 @@ use crate::StoreError;
 /// `PRAGMA application_id` of our files: "OTPT".
 const APPLICATION_ID: i32 = 0x4f54_5054;
 
-const MIGRATIONS: [&str; 2] =
-    [include_str!("schema/0001_first.sql"), include_str!("schema/0002_checksums.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema/0001_first.sql"),
+    include_str!("schema/0002_checksums.sql"),
+    include_str!("schema/0003_secrets.sql"),
+];
 
 /// Newest schema this version knows.
 pub(crate) const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
@@ -57,4 +60,37 @@ pub(crate) fn version(connection: &Connection) -> Result<u32, StoreError> {
         return Err(StoreError::SchemaNewer { found, known });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects(connection: &Connection) -> Vec<(String, Option<String>)> {
+        let mut statement =
+            connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn a_file_of_every_earlier_version_becomes_a_current_one() {
+        let mut fresh = Connection::open_in_memory().unwrap();
+        migrate(&mut fresh, 7).unwrap();
+        for released in 1..MIGRATIONS.len() {
+            let mut old = Connection::open_in_memory().unwrap();
+            for script in &MIGRATIONS[..released] {
+                old.execute_batch(script).unwrap();
+            }
+            old.pragma_update(None, "user_version", released as u32).unwrap();
+            old.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+            old.execute("INSERT INTO meta VALUES ('install_id', 'mine')", []).unwrap();
+            migrate(&mut old, 7).unwrap();
+            assert_eq!(version(&old).unwrap(), SCHEMA_VERSION);
+            assert_eq!(objects(&old), objects(&fresh), "from version {released}");
+            let kept = "SELECT value FROM meta WHERE name = 'install_id'";
+            let kept: String = old.query_row(kept, [], |row| row.get(0)).unwrap();
+            assert_eq!(kept, "mine");
+        }
+    }
 }
