@@ -429,6 +429,7 @@ const fn named(event: &Event) -> Option<AttemptId> {
         | Event::ProvisionFailed { attempt, .. }
         | Event::AgentExited { attempt, .. }
         | Event::DeadlinePassed { attempt }
+        | Event::Parked { attempt, .. }
         | Event::Collected { attempt, .. }
         | Event::WorkerLost { attempt } => Some(*attempt),
         Event::Placed | Event::MustWait(_) | Event::Expired | Event::CancelRequested { .. } => None,

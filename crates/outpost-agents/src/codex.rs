@@ -216,8 +216,7 @@ impl CodexParser {
             input_tokens: tokens(usage, "input_tokens").saturating_sub(cached),
             cached_input_tokens: cached,
             output_tokens: tokens(usage, "output_tokens"),
-            cost_usd: None,
-            model_id: None,
+            ..Usage::default()
         };
         self.report.usage = Some(usage.clone());
         vec![EventData::Usage { usage, raw: raw(line) }]

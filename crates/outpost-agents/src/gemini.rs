@@ -260,8 +260,8 @@ impl GeminiParser {
             // Thinking is in the total only.
             output_tokens: tokens(stats, "output_tokens")
                 .max(tokens(stats, "total_tokens").saturating_sub(input)),
-            cost_usd: None,
             model_id: model,
+            ..Usage::default()
         };
         if usage.input_tokens == 0 && usage.output_tokens == 0 {
             return None;

@@ -1,6 +1,6 @@
 //! Goal, measured, floor: what `outpost bench` does.
 //!
-//! What is measured is always the real server, as a process of its own, over HTTP; the load runs in
+//! What is measured is the real server, as a process of its own, over HTTP (the gateway alone in a thread of its own); the load runs in
 //! this process, which must be lean, since both share the machine. Bounded: connections, answers,
 //! waiting requests and the patience with everything (see the constants of each module). Deliberately
 //! absent: comparing with earlier runs (figures of different hours of a shared machine do not compare).
@@ -13,6 +13,7 @@ mod dataset;
 mod error;
 mod fair;
 mod floor;
+mod gateway;
 mod histogram;
 mod list;
 mod options;
@@ -31,7 +32,8 @@ pub use error::BenchError;
 use floor::Floor;
 pub use floor::FloorFigures;
 pub use options::{
-    AcceptOptions, Data, FairOptions, ListOptions, Notes, Place, RestartOptions, StatusOptions,
+    AcceptOptions, Data, FairOptions, GatewayOptions, ListOptions, Notes, Place, RestartOptions,
+    StatusOptions,
 };
 pub use probe::Probe;
 pub use report::{Goal, Report, Row};
@@ -102,6 +104,18 @@ pub fn restart(
 /// As [`accept`], and when a dispatch does not complete.
 pub fn fair(place: Place, notes: Notes<'_>, options: &FairOptions) -> Result<Report, BenchError> {
     fair::run(Bench::new(place, notes)?, options)
+}
+
+/// What the gateway adds to a call of a model.
+///
+/// # Errors
+/// [`BenchError`] when the gateway cannot be opened or gives a wrong answer.
+pub fn gateway(
+    place: Place,
+    notes: Notes<'_>,
+    options: &GatewayOptions,
+) -> Result<Report, BenchError> {
+    gateway::run(Bench::new(place, notes)?, options)
 }
 
 /// One bench under way.

@@ -82,6 +82,15 @@ pub struct FairOptions {
     pub dispatches: u32,
 }
 
+/// For [`crate::gateway`].
+#[derive(Debug, Clone, Copy)]
+pub struct GatewayOptions {
+    /// Calls of each kind in each round, 1 or more.
+    pub calls: u32,
+    /// Size of the prompt, bytes, up to 1 MiB.
+    pub request_bytes: usize,
+}
+
 /// Where progress is told, line by line.
 #[derive(Clone, Copy)]
 pub struct Notes<'a>(pub &'a dyn Fn(&str));

@@ -144,6 +144,9 @@ pub struct Facts {
     pub summary: Option<String>,
     /// Session id of the agent's CLI.
     pub session_id: Option<String>,
+    /// Until when the provider of its model serves nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parked_until: Option<Timestamp>,
     /// Tokens and money.
     pub usage: Option<Usage>,
     /// Files the agent changed.

@@ -1,6 +1,6 @@
 //! What the world tells the machine.
 
-use outpost_types::{AttemptId, CheckResult, Failure, Isolation, PhaseTimings, Usage};
+use outpost_types::{AttemptId, CheckResult, Failure, Isolation, PhaseTimings, Timestamp, Usage};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,13 @@ pub enum Event {
     DeadlinePassed {
         /// Which attempt.
         attempt: AttemptId,
+    },
+    /// The provider of its model serves nobody before an instant; the agent waits at the gateway.
+    Parked {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Until when.
+        until: Timestamp,
     },
     /// Its deadline passed while it waited, says a timer.
     Expired,

@@ -5,6 +5,7 @@
 //! makes a transition durable before it executes any effect of it, which is what keeps an agent
 //! from being started twice.
 
+mod budget;
 mod dispatch;
 mod effect;
 mod event;
@@ -13,6 +14,10 @@ mod spec;
 mod transition;
 mod view;
 
+pub use budget::{
+    BadAmount, Budget, BudgetEffect, DayBudget, EndedCall, Nanodollars, Price, Spend,
+    THRESHOLD_PERCENT, Tokens, UNPRICED_MODEL_BYTES_MAX, UNPRICED_MODELS_MAX, USD_MAX,
+};
 pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
 pub use effect::{Effect, Transition, effects};
 pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};

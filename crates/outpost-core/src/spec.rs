@@ -6,13 +6,16 @@ use outpost_types::{
     AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, ErrorCode, NetworkLevel,
     Priority, Tier, WorkspaceMode,
     limits::{
-        BRANCH_BYTES_MAX, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT,
-        DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX,
-        TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_DEFAULT,
-        TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
+        ALLOW_HOST_BYTES_MAX, ALLOW_HOSTS_COUNT_MAX, BRANCH_BYTES_MAX, BUDGET_USD_MAX,
+        BUDGET_USD_MIN, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT,
+        DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, DISPATCH_SECRETS_COUNT_MAX, MODEL_ID_BYTES_MAX,
+        REPO_BYTES_MAX, SECRET_NAME_BYTES_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX,
+        TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
     },
 };
 use serde::{Deserialize, Serialize};
+
+use crate::budget::Nanodollars;
 
 /// A checked request with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +51,18 @@ pub struct DispatchSpec {
     pub checks: Vec<String>,
     /// Size of the sandbox.
     pub tier: Tier,
+    /// Most its model calls may cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Nanodollars>,
+    /// What the sandbox may reach beside the model gateway.
+    #[serde(default)]
+    pub network: NetworkLevel,
+    /// Hosts of a custom network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_hosts: Vec<String>,
+    /// Secrets in the agent's environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
     /// What it goes on from. No request asks for it in this version; records have room for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
@@ -85,8 +100,8 @@ impl DispatchSpec {
         defaults: &AgentDefaults,
     ) -> Result<Self, ApiError> {
         check_task(&request.task)?;
-        if request.network.is_some_and(|level| level != NetworkLevel::None) {
-            return Err(not_supported("network", "Only \"none\" is supported in this version."));
+        if request.network != Some(NetworkLevel::Custom) && !request.allow_hosts.is_empty() {
+            return Err(ApiError::field("allowHosts", "It goes with `network: custom` only."));
         }
         if request.workspace_mode == Some(WorkspaceMode::Persistent) {
             return Err(not_supported(
@@ -129,6 +144,20 @@ impl DispatchSpec {
             tags: list("tags", request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?,
             checks: list("checks", request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)?,
             tier: request.tier.unwrap_or(defaults.tier),
+            budget: request.budget_usd.map(budget).transpose()?,
+            network: request.network.unwrap_or_default(),
+            allow_hosts: list(
+                "allowHosts",
+                request.allow_hosts,
+                ALLOW_HOSTS_COUNT_MAX,
+                ALLOW_HOST_BYTES_MAX,
+            )?,
+            secrets: list(
+                "secrets",
+                request.secrets,
+                DISPATCH_SECRETS_COUNT_MAX,
+                SECRET_NAME_BYTES_MAX,
+            )?,
             parent: None,
         })
     }
@@ -144,6 +173,15 @@ fn seconds(field: &str, value: u64, bounds: RangeInclusive<u64>) -> Result<u64, 
     }
     let message = format!("It must be {} to {} seconds.", bounds.start(), bounds.end());
     Err(ApiError::field(field, message))
+}
+
+fn budget(usd: f64) -> Result<Nanodollars, ApiError> {
+    // What is no number is in no range.
+    let within = (BUDGET_USD_MIN..=BUDGET_USD_MAX).contains(&usd);
+    within.then(|| Nanodollars::from_usd(usd).ok()).flatten().ok_or_else(|| {
+        let message = format!("It must be {BUDGET_USD_MIN} to {BUDGET_USD_MAX} US dollars.");
+        ApiError::field("budgetUsd", message)
+    })
 }
 
 fn not_supported(field: &str, message: &str) -> ApiError {
@@ -219,7 +257,7 @@ mod tests {
 
     #[test]
     fn every_bound_names_its_field() {
-        let cases: [(&str, Edit); 16] = [
+        let cases: [(&str, Edit); 22] = [
             ("deadlineSeconds", |r| r.deadline_seconds = Some(29)),
             ("deadlineSeconds", |r| r.deadline_seconds = Some(604_801)),
             ("task", |r| r.task = " \n".into()),
@@ -235,6 +273,18 @@ mod tests {
             ("userId", |r| r.user_id = Some("u".repeat(USER_ID_BYTES_MAX + 1))),
             ("tags", |r| r.tags = vec!["t".into(); TAGS_COUNT_MAX + 1]),
             ("tags[1]", |r| r.tags = vec!["t".into(), String::new()]),
+            ("budgetUsd", |r| r.budget_usd = Some(0.0)),
+            ("budgetUsd", |r| r.budget_usd = Some(f64::NAN)),
+            ("budgetUsd", |r| r.budget_usd = Some(100_000.1)),
+            ("allowHosts", |r| r.allow_hosts = vec!["example.com".into()]),
+            ("allowHosts[0]", |r| {
+                r.network = Some(NetworkLevel::Custom);
+                r.allow_hosts = vec![String::new()];
+            }),
+            ("allowHosts", |r| {
+                r.network = Some(NetworkLevel::Custom);
+                r.allow_hosts = vec!["h".into(); ALLOW_HOSTS_COUNT_MAX + 1];
+            }),
             ("checks[0]", |r| r.checks = vec!["c".repeat(CHECK_BYTES_MAX + 1)]),
         ];
         for (field, edit) in cases {
@@ -258,7 +308,7 @@ mod tests {
     #[test]
     fn what_cannot_be_honoured_is_refused() {
         let mut request = request();
-        request.network = Some(NetworkLevel::Trusted);
+        request.workspace_mode = Some(WorkspaceMode::Persistent);
         let error = DispatchSpec::from_request(request, &defaults()).unwrap_err();
         assert_eq!(error.code, ErrorCode::NotSupported);
     }

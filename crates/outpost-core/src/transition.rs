@@ -52,6 +52,10 @@ pub fn step(dispatch: &Dispatch, event: &Event, now: Timestamp) -> Result<Transi
             current(dispatch, *attempt)?;
             deadline_passed(dispatch, now)
         }
+        Event::Parked { attempt, until } => {
+            current(dispatch, *attempt)?;
+            parked(dispatch, *until, now)
+        }
         Event::Expired => expired(dispatch, now),
         Event::CancelRequested { reason } => cancel_requested(dispatch, reason.clone(), now),
         Event::Collected { attempt, results } => {
@@ -208,6 +212,23 @@ fn deadline_passed(dispatch: &Dispatch, now: Timestamp) -> Option<Dispatch> {
         return None;
     }
     Some(change(dispatch, State::Running { deadline: *deadline, stop: Some(Stop::Timeout) }))
+}
+
+/// Time in which the provider serves nobody is not the agent's: its end moves on by it, as far as the deadline
+/// of the dispatch allows. Instants that several calls wait for count once.
+fn parked(dispatch: &Dispatch, until: Timestamp, now: Timestamp) -> Option<Dispatch> {
+    let State::Running { deadline, stop: None } = &dispatch.state else {
+        return None;
+    };
+    let from = dispatch.facts.parked_until.map_or(now, |known| known.max(now));
+    if until <= from {
+        return None;
+    }
+    let moved = deadline.plus_millis(until.millis_since(from));
+    let deadline = moved.min(dispatch.deadline_at().max(*deadline));
+    let mut next = change(dispatch, State::Running { deadline, stop: None });
+    next.facts.parked_until = Some(until);
+    Some(next)
 }
 
 /// One that waited too long ends; a running one has a deadline of its own.

@@ -2,6 +2,7 @@
 
 use outpost_types::DispatchView;
 
+use crate::budget::Nanodollars;
 use crate::dispatch::{Dispatch, State};
 
 impl Dispatch {
@@ -35,6 +36,10 @@ impl Dispatch {
             attempt: self.attempt,
             queue_reason,
             queue_position: None,
+            parked_until: match &self.state {
+                State::Running { .. } => facts.parked_until,
+                _ => None,
+            },
             exit_code: facts.exit_code,
             failure: self.failure().cloned(),
             summary: facts.summary.clone(),
@@ -43,6 +48,10 @@ impl Dispatch {
             session_id: facts.session_id.clone(),
             files_changed: facts.files_changed,
             checks: facts.checks.clone(),
+            network: spec.network,
+            allow_hosts: spec.allow_hosts.clone(),
+            secrets: spec.secrets.clone(),
+            budget_usd: spec.budget.map(Nanodollars::to_usd),
             usage: facts.usage.clone(),
             timings: facts.timings,
             isolation: facts.isolation.clone(),

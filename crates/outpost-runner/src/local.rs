@@ -12,6 +12,7 @@ use outpost_gateway::gateway::Gateway;
 use outpost_sandbox::{Reattached, Sandbox, SandboxError};
 use outpost_types::{
     AgentAvailability, AgentId, AgentView, ApiError, AttemptId, DispatchRequest, ErrorCode,
+    NetworkLevel,
 };
 use outpost_workspace::{SourceError, Workspaces};
 use tokio::sync::mpsc;
@@ -170,6 +171,16 @@ impl Runner for LocalRunner {
         }
         if let Some(repo) = &request.repo {
             parts.workspaces.parse_source(repo).map_err(|error| repo_error(&error))?;
+        }
+        for (field, asked) in [
+            ("network", request.network.is_some_and(|level| level != NetworkLevel::None)),
+            ("secrets", !request.secrets.is_empty()),
+        ] {
+            if asked {
+                let message = "This version's local fleet cannot do that yet.";
+                let error = ApiError::new(ErrorCode::NotSupported, message);
+                return Err(ApiError { field: Some(field.to_owned()), ..error });
+            }
         }
         Ok(AgentDefaults {
             agent: profile.id.clone(),

@@ -57,12 +57,27 @@ pub struct DispatchRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 8)]
     pub checks: Vec<String>,
-    /// Network of the sandbox. Only `none` exists so far: nothing but the model gateway.
+    /// What the sandbox may reach beside the model gateway; `none` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkLevel>,
     /// Size of the sandbox; the agent's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
+    /// Most its model calls may cost, US dollars, 0.0001 to 100,000. At 80 % an event says so; when it
+    /// is spent the agent is ended, what it did is kept, and the dispatch fails with `budget_exceeded`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0.0001, maximum = 100000)]
+    pub budget_usd: Option<f64>,
+    /// Names of secrets of the kind `exposed` that the agent is given in its environment, where it, and
+    /// whatever it runs, can read them. Keys of model providers need not be named; they never go inside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
+    pub secrets: Vec<String>,
+    /// With `network: custom`: hosts the sandbox may reach through the gateway, as `name`, `*.name` or
+    /// `name:port`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 64)]
+    pub allow_hosts: Vec<String>,
 }
 
 /// How much project context is put before the task.
@@ -201,6 +216,11 @@ pub struct DispatchView {
     /// Dispatches before it, while QUEUED.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u32>,
+    /// While RUNNING: until when the provider of its model serves nobody. That time is not counted
+    /// against `timeoutSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub parked_until: Option<Timestamp>,
     /// Exit code of the agent's process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -225,7 +245,19 @@ pub struct DispatchView {
     /// Outcome of each of the request's `checks`, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckResult>,
-    /// Tokens and dollars.
+    /// What the sandbox may reach beside the model gateway, within what the operator allows.
+    #[serde(default)]
+    pub network: NetworkLevel,
+    /// Hosts of a `custom` network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_hosts: Vec<String>,
+    /// Names of the secrets its agent is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Most its model calls may cost, US dollars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_usd: Option<f64>,
+    /// Tokens and dollars, by the gateway's count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// How long each phase took.
@@ -246,19 +278,36 @@ pub struct DispatchView {
     pub completed_at: Option<Timestamp>,
 }
 
-/// Tokens and money of an attempt.
+/// Tokens and money of an attempt: by the gateway's count in a record, by the CLI's own account in an
+/// `agent.usage` event.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Tokens read, without those from a cache.
+    /// Tokens read, without those from a cache or written to one.
     pub input_tokens: u64,
     /// Tokens read from a cache.
     pub cached_input_tokens: u64,
+    /// Tokens written to a cache.
+    #[serde(default)]
+    pub cache_write_tokens: u64,
     /// Tokens written, thinking included.
     pub output_tokens: u64,
-    /// Cost by the CLI's own account, US dollars; absent when it gives none. Never zero for unknown.
+    /// Those of them that were thinking, where the provider says so.
+    #[serde(default)]
+    pub thinking_tokens: u64,
+    /// Cost of the calls whose model has a known price, US dollars; absent when there is none. Never
+    /// zero for unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// Models that were called and whose price is unknown: the cost is without them. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unpriced_models: Vec<String>,
+    /// Calls of a model by the gateway's count; 0 in the CLI's own account.
+    #[serde(default)]
+    pub calls: u64,
+    /// Those of them whose tokens had to be estimated, because the provider's answer was cut off.
+    #[serde(default)]
+    pub estimated_calls: u64,
     /// Model by the CLI's own account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,

@@ -114,9 +114,12 @@ pub enum EventData {
         /// Why not.
         reason: String,
     },
-    /// Part of the budget is spent.
+    /// 80 % or all of a budget is spent.
     #[serde(rename = "budget.threshold", rename_all = "camelCase")]
     BudgetThreshold {
+        /// Whose budget it is.
+        #[serde(default)]
+        scope: BudgetScope,
         /// Spent so far, US dollars.
         spent_usd: f64,
         /// The budget, US dollars.
@@ -133,6 +136,17 @@ pub enum EventData {
     /// Something a person should look at.
     #[serde(rename = "attention")]
     Attention(Attention),
+}
+
+/// Whose budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetScope {
+    /// The dispatch's own `budgetUsd`.
+    #[default]
+    Dispatch,
+    /// What the tenant may spend in a day (UTC).
+    TenantDay,
 }
 
 /// Something a person should look at; the dispatch goes on.

@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use outpost_types::{
-    AgentAvailability, AgentView, Api, ApiError, ArtifactView, Attention, ByteStream,
+    AgentAvailability, AgentView, Api, ApiError, ArtifactView, Attention, BudgetScope, ByteStream,
     CancelRequest, CheckResult, ContextLevel, Created, DispatchId, DispatchRequest, DispatchStatus,
     DispatchView, ErrorCode, EventData, EventEnvelope, EventStream, Failure, FailureCode,
-    FleetView, Isolation, ListQuery, LogQuery, LogStream, LogStreamName, Page, PhaseTimings,
-    Priority, Tier, Timestamp, ToolPhase, Usage, WorkspaceMode,
+    FleetView, Isolation, ListQuery, LogQuery, LogStream, LogStreamName, NetworkLevel, Page,
+    PhaseTimings, Priority, PutSecret, RekeyView, SecretKind, SecretName, SecretScope, SecretView,
+    Tier, Timestamp, ToolPhase, Usage, WorkspaceMode,
 };
 
 /// When the fake dispatches were made.
@@ -45,6 +46,7 @@ pub(crate) fn completed() -> DispatchView {
         attempt: 1,
         queue_reason: None,
         queue_position: None,
+        parked_until: None,
         exit_code: Some(0),
         failure: None,
         summary: Some("Fixed: `add` used `-`.\x1b[2J\nAll tests pass now.".into()),
@@ -59,6 +61,10 @@ pub(crate) fn completed() -> DispatchView {
             millis: 180,
             output: "OK".into(),
         }],
+        network: NetworkLevel::None,
+        allow_hosts: Vec::new(),
+        secrets: Vec::new(),
+        budget_usd: Some(1.0),
         usage: Some(usage()),
         timings: PhaseTimings {
             queue_millis: Some(1),
@@ -124,7 +130,7 @@ fn usage() -> Usage {
         cached_input_tokens: 9_100,
         output_tokens: 450,
         cost_usd: Some(0.0213),
-        model_id: None,
+        ..Usage::default()
     }
 }
 
@@ -192,6 +198,7 @@ pub(crate) fn events() -> Vec<EventEnvelope> {
             reason: "not on the list".into(),
         },
         EventData::BudgetThreshold {
+            scope: BudgetScope::Dispatch,
             spent_usd: 0.8,
             budget_usd: 1.0,
         },
@@ -216,6 +223,10 @@ pub(crate) enum Call {
     Create(Box<DispatchRequest>, Option<String>),
     /// A dispatch was cancelled.
     Cancel(DispatchId, Option<String>),
+    /// A secret was set.
+    PutSecret(SecretName, PutSecret),
+    /// A secret was removed.
+    DeleteSecret(SecretName, SecretScope),
 }
 
 /// The fake.
@@ -383,5 +394,62 @@ impl Api for FakeApi {
                 agent("codex", None),
             ],
         })
+    }
+
+    async fn put_secret(
+        &self,
+        name: SecretName,
+        request: PutSecret,
+    ) -> Result<SecretView, ApiError> {
+        let view = secret(name.as_str(), request.kind.unwrap_or_default());
+        let scope = request.scope.unwrap_or_default();
+        self.calls.lock().unwrap().push(Call::PutSecret(name, request));
+        Ok(SecretView { scope, ..view })
+    }
+
+    async fn list_secrets(&self) -> Result<Vec<SecretView>, ApiError> {
+        let used = SecretView {
+            version: 3,
+            last_used_at: Some(CREATED_AT),
+            use_count: 12,
+            ..secret("ANTHROPIC_API_KEY", SecretKind::Injected)
+        };
+        let platform = SecretView {
+            scope: SecretScope::Platform,
+            ..secret("OPENAI_API_KEY", SecretKind::Injected)
+        };
+        Ok(vec![used, secret("DATABASE_URL", SecretKind::Exposed), platform])
+    }
+
+    async fn delete_secret(
+        &self,
+        name: SecretName,
+        scope: SecretScope,
+    ) -> Result<SecretView, ApiError> {
+        if name.as_str() == "MISSING" {
+            return Err(ApiError::not_found());
+        }
+        let view = secret(name.as_str(), SecretKind::Injected);
+        self.calls.lock().unwrap().push(Call::DeleteSecret(name, scope));
+        Ok(SecretView { scope, ..view })
+    }
+
+    async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
+        Ok(RekeyView { key_id: "0123456789abcdef".into(), versions: 4, old_key_left: false })
+    }
+}
+
+fn secret(name: &str, kind: SecretKind) -> SecretView {
+    let name: SecretName = name.parse().unwrap();
+    SecretView {
+        kind,
+        scope: SecretScope::Tenant,
+        version: 1,
+        created_at: CREATED_AT,
+        updated_at: CREATED_AT,
+        last_used_at: None,
+        use_count: 0,
+        provider: name.provider(),
+        name,
     }
 }

@@ -9,6 +9,7 @@ use outpost_types::limits::{
 };
 use outpost_types::{
     AttemptId, DispatchRequest, DispatchStatus, FailureCode, NetworkLevel, Tier, Timestamp,
+    WorkspaceMode,
 };
 
 use crate::lifecycle::{dispatch, provision_failure};
@@ -287,6 +288,53 @@ fn spec(edit: impl FnOnce(&mut DispatchRequest)) -> Result<DispatchSpec, outpost
     DispatchSpec::from_request(request, &defaults)
 }
 
+fn deadline(record: &Dispatch) -> Timestamp {
+    match &record.state {
+        State::Running { deadline, stop: None } => *deadline,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn time_in_which_the_provider_serves_nobody_is_not_the_agents() {
+    let (record, attempt) = running();
+    let parked = |millis| Event::Parked { attempt, until: NOW.plus_millis(millis) };
+    let first = deadline(&record);
+    let (once, effects) = after(&record, &parked(60_000));
+    assert_eq!((deadline(&once), effects), (first.plus_millis(60_000), vec![]));
+    assert_eq!(once.view().parked_until, Some(NOW.plus_millis(60_000)));
+    // A second call that waits for the same instant, or for an earlier one, adds nothing.
+    for millis in [60_000, 59_999] {
+        let again = step(&once, &parked(millis), NOW);
+        assert_eq!(again, Err(Rejection::NotApplicable(DispatchStatus::Running)));
+    }
+    assert_eq!(deadline(&after(&once, &parked(90_000)).0), first.plus_millis(90_000));
+    // One after the first was over counts from now on.
+    let later = step(&once, &parked(80_000), NOW.plus_millis(70_000)).unwrap().next;
+    assert_eq!(deadline(&later), first.plus_millis(70_000));
+    assert!(step(&record, &parked(0), NOW).is_err(), "it is over already");
+    assert_eq!(exited(&once, attempt).view().parked_until, None);
+}
+
+#[test]
+fn parking_moves_no_end_beyond_the_deadline_and_none_that_is_being_stopped() {
+    let (record, attempt) = running();
+    let parked = Event::Parked { attempt, until: NOW.plus_millis(u64::from(u32::MAX)) };
+    assert_eq!(deadline(&after(&record, &parked).0), record.deadline_at());
+    // What was started after its deadline keeps the moment it got.
+    let late = record.deadline_at().plus_millis(5);
+    let (placed, _) = placed();
+    let started = Event::AgentStarted { attempt, prepared: Box::default() };
+    let started = step(&placed, &started, late).unwrap().next;
+    let parked_late = Event::Parked { attempt, until: late.plus_millis(10) };
+    assert_eq!(deadline(&step(&started, &parked_late, late).unwrap().next), late);
+    let (stopped, _) = after(&record, &cancel());
+    assert!(step(&stopped, &parked, NOW).is_err());
+    let other = AttemptId { number: 7, ..attempt };
+    let stale = step(&record, &Event::Parked { attempt: other, until: record.deadline_at() }, NOW);
+    assert_eq!(stale, Err(Rejection::StaleAttempt));
+}
+
 #[test]
 fn a_request_at_every_bound_is_taken() {
     let spec = spec(|request| {
@@ -299,17 +347,19 @@ fn a_request_at_every_bound_is_taken() {
 
 #[test]
 fn what_is_not_supported_is_named() {
-    let error = spec(|request| request.network = Some(NetworkLevel::Trusted)).unwrap_err();
-    assert_eq!(error.field.as_deref(), Some("network"));
+    let error = spec(|request| request.workspace_mode = Some(WorkspaceMode::Persistent));
+    assert_eq!(error.unwrap_err().field.as_deref(), Some("workspaceMode"));
 }
 
 #[test]
 fn a_record_of_an_older_version_has_the_usual_deadline() {
     let mut json = serde_json::to_value(spec(|_| ()).unwrap()).unwrap();
-    json.as_object_mut().unwrap().remove("deadlineSeconds");
+    for field in ["deadlineSeconds", "network"] {
+        assert!(json.as_object_mut().unwrap().remove(field).is_some(), "{field}");
+    }
     let read: DispatchSpec = serde_json::from_value(json).unwrap();
     assert_eq!(read.deadline_seconds, DEADLINE_SECONDS_DEFAULT);
-    assert_eq!(read.parent, None);
+    assert_eq!((read.network, read.budget, read.parent), (NetworkLevel::None, None, None));
 }
 
 #[test]

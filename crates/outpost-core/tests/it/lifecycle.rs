@@ -64,6 +64,10 @@ fn event(dispatch: DispatchId) -> impl Strategy<Value = Event> {
             exit: ExitFacts { code: Some(0), first_output_millis: None },
         }),
         1 => attempt.clone().prop_map(|attempt| Event::DeadlinePassed { attempt }),
+        1 => (attempt.clone(), 0..900_000u64).prop_map(|(attempt, at)| Event::Parked {
+            attempt,
+            until: Timestamp::from_millis(at),
+        }),
         1 => Just(Event::Expired),
         1 => Just(Event::CancelRequested { reason: Some("enough".into()) }),
         2 => (attempt.clone(), any::<bool>()).prop_map(|(attempt, ok)| Event::Collected {
@@ -101,6 +105,10 @@ proptest! {
             prop_assert!(terminal.is_none(), "left {:?} by {:?}", terminal, event);
             record = transition.next;
             prop_assert!(record.attempt >= before.attempt);
+            if let State::Running { deadline, .. } = &record.state {
+                let latest = record.deadline_at().max(record.started_at.unwrap_or_default());
+                prop_assert!(*deadline <= latest, "{deadline} is after {latest}");
+            }
             prop_assert!(record.attempt <= PROVISION_TRIES_MAX);
             for effect in transition.effects {
                 match effect {

@@ -1,6 +1,7 @@
 //! The laws of the machine, held against random histories.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod budget;
 mod decisions;
 mod lifecycle;
 mod placement;

@@ -108,6 +108,7 @@ pub fn good_run(id: DispatchId) -> [Event; 4] {
                     output_tokens: 7,
                     cost_usd: Some(0.25),
                     model_id: None,
+                    ..Usage::default()
                 }),
                 files_changed: Some(3),
                 checks: Vec::new(),

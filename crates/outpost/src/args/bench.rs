@@ -40,6 +40,8 @@ pub(crate) enum BenchCommand {
     Restart(RestartBench),
     /// What one tenant waits while another keeps hundreds of dispatches waiting
     Fair(FairBench),
+    /// What the gateway adds to a call of a model
+    Gateway(GatewayBench),
 }
 
 /// Where a bench keeps its files.
@@ -153,4 +155,20 @@ pub(crate) struct FairBench {
     #[arg(long, default_value_t = 40, value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) dispatches: u32,
+}
+
+/// Flags of `outpost bench gateway`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GatewayBench {
+    /// Where the bench keeps its files.
+    #[command(flatten)]
+    pub(crate) place: BenchPlace,
+    /// Calls in each round, directly and through the gateway; there are three rounds
+    #[arg(long, default_value_t = 2_000, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) calls: u32,
+    /// Size of the prompt, bytes
+    #[arg(long, default_value_t = 16_384, value_name = "BYTES",
+        value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub(crate) prompt_bytes: u32,
 }

@@ -70,6 +70,14 @@ pub(crate) struct DispatchArgs {
     #[arg(long, value_enum, value_name = "SIZE")]
     pub(crate) tier: Option<TierArg>,
 
+    /// Most its model calls may cost, US dollars: 0.50, 3 [default: no limit of its own]
+    #[arg(long, value_name = "USD")]
+    pub(crate) budget: Option<f64>,
+
+    /// Secret of yours that the agent sees in its environment; may be given several times
+    #[arg(long = "secret", value_name = "NAME")]
+    pub(crate) secrets: Vec<String>,
+
     /// Who asks, in your own words
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
@@ -81,6 +89,10 @@ pub(crate) struct DispatchArgs {
     /// What the sandbox may reach beside its model [default: none]
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) network: Option<NetworkArg>,
+
+    /// With --network custom: host it may reach: name, *.name or name:port; may be given several times
+    #[arg(long = "allow-host", value_name = "HOST")]
+    pub(crate) allow_hosts: Vec<String>,
 
     /// Whether the workspace is kept for the next dispatch [default: ephemeral]
     #[arg(long, value_enum, value_name = "MODE")]

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use outpost_bench::{
-    AcceptOptions, BenchError, Data, FairOptions, Goal, ListOptions, Notes, Place, Report,
-    RestartOptions, Row, StatusOptions,
+    AcceptOptions, BenchError, Data, FairOptions, GatewayOptions, Goal, ListOptions, Notes, Place,
+    Report, RestartOptions, Row, StatusOptions,
 };
 
 use crate::args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
@@ -76,6 +76,11 @@ fn measure(ctx: &Ctx, command: BenchCommand) -> Result<Report, CliError> {
             let place = place(ctx, &args.place)?;
             let FairBench { slots, waiting, dispatches, .. } = args;
             outpost_bench::fair(place, notes, &FairOptions { slots, waiting, dispatches })
+        }
+        BenchCommand::Gateway(args) => {
+            let place = place(ctx, &args.place)?;
+            let (calls, request_bytes) = (args.calls, args.prompt_bytes as usize);
+            outpost_bench::gateway(place, notes, &GatewayOptions { calls, request_bytes })
         }
     };
     report.map_err(failed)

@@ -212,6 +212,9 @@ fn request(
         checks: args.checks.clone(),
         network: args.network.map(Into::into),
         tier: args.tier.map(Into::into),
+        budget_usd: args.budget,
+        secrets: args.secrets.clone(),
+        allow_hosts: args.allow_hosts.clone(),
     })
 }
 

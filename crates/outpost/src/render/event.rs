@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 
 use outpost_types::{
-    DispatchStatus, EventData, EventEnvelope, Failure, LogStreamName, Timestamp, ToolPhase,
+    BudgetScope, DispatchStatus, EventData, EventEnvelope, Failure, LogStreamName, Timestamp,
+    ToolPhase,
 };
 
-use super::format::{bytes, millis, pad_left, truncate, width, wrap};
+use super::format::{bytes, dollars, millis, pad_left, truncate, width, wrap};
 use super::sanitize;
 use crate::ui::Surface;
 
@@ -73,8 +74,13 @@ impl EventPrinter {
                 surface.yellow("!"),
                 format!("blocked {}: {}", sanitize::line(target), sanitize::line(reason)),
             ),
-            EventData::BudgetThreshold { spent_usd, budget_usd } => {
-                (surface.yellow("!"), format!("${spent_usd:.2} of ${budget_usd:.2} is spent"))
+            EventData::BudgetThreshold { scope, spent_usd, budget_usd } => {
+                let whose = match scope {
+                    BudgetScope::Dispatch => "",
+                    BudgetScope::TenantDay => " of the tenant's day",
+                };
+                let (spent, budget) = (dollars(*spent_usd), dollars(*budget_usd));
+                (surface.yellow("!"), format!("{spent} of {budget}{whose} is spent"))
             }
             EventData::ArtifactCreated { name, size_bytes } => (
                 surface.dim("+"),

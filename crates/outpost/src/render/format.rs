@@ -60,10 +60,24 @@ pub(crate) fn usage(usage: &Usage) -> String {
         text.push_str(&format!(" ({} cached)", count(usage.cached_input_tokens)));
     }
     text.push_str(&format!(", {} out", count(usage.output_tokens)));
-    if let Some(cost) = usage.cost_usd {
-        text.push_str(&format!(", {}", dollars(cost)));
+    match (usage.cost_usd, usage.unpriced_models.is_empty()) {
+        (Some(cost), true) => text.push_str(&format!(", {}", dollars(cost))),
+        (Some(cost), false) => {
+            text.push_str(&format!(
+                ", at least {} (price of {} unknown)",
+                dollars(cost),
+                unpriced(usage)
+            ));
+        }
+        (None, true) => {}
+        (None, false) => text.push_str(&format!(", price of {} unknown", unpriced(usage))),
     }
     text
+}
+
+fn unpriced(usage: &Usage) -> String {
+    let names = usage.unpriced_models.iter().map(|name| super::sanitize::line(name));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// `now`, `45s ago`, `12m ago`, `3h ago`, `5d ago`.
@@ -187,6 +201,13 @@ mod tests {
         assert_eq!(usage(&used), "1.2k in (1.0k cached), 30 out");
         used.cost_usd = Some(0.5);
         assert_eq!(usage(&used), "1.2k in (1.0k cached), 30 out, $0.5000");
+        used.unpriced_models = vec!["m\u{1b}[2J".into()];
+        assert_eq!(
+            usage(&used),
+            "1.2k in (1.0k cached), 30 out, at least $0.5000 (price of m?[2J unknown)"
+        );
+        used.cost_usd = None;
+        assert!(usage(&used).ends_with("30 out, price of m?[2J unknown"), "{}", usage(&used));
     }
 
     #[test]
