@@ -396,6 +396,7 @@ impl Runner {
             summary: None,
             session_id: None,
             usage: None,
+            spend: None,
             files_changed: None,
             checks: Vec::new(),
             collect_millis: self.job.collect_millis,

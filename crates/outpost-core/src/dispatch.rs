@@ -7,6 +7,7 @@ use outpost_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::DispatchSpec;
+use crate::budget::Spend;
 use crate::event::Event;
 
 /// A dispatch as it is stored. Only [`crate::step`] makes a changed one.
@@ -147,8 +148,11 @@ pub struct Facts {
     /// Until when the provider of its model serves nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parked_until: Option<Timestamp>,
-    /// Tokens and money.
+    /// Tokens and money by the agent's own account.
     pub usage: Option<Usage>,
+    /// Tokens and money by the gateway's count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spend: Option<Spend>,
     /// Files the agent changed.
     pub files_changed: Option<u32>,
     /// Outcome of the checks.

@@ -4,6 +4,7 @@ use outpost_types::{AttemptId, CheckResult, Failure, Isolation, PhaseTimings, Ti
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Spend;
 use crate::dispatch::QueueReason;
 
 /// Something that happened. Events of an attempt name it; one of an older attempt changes nothing.
@@ -109,8 +110,11 @@ pub struct ResultFacts {
     pub summary: Option<String>,
     /// Session id of the agent's CLI.
     pub session_id: Option<String>,
-    /// Tokens and money.
+    /// Tokens and money by the agent's own account.
     pub usage: Option<Usage>,
+    /// Tokens and money by the gateway's count; `None` for an agent without a gateway.
+    #[serde(default)]
+    pub spend: Option<Spend>,
     /// Files the agent changed.
     pub files_changed: Option<u32>,
     /// Outcome of the checks.

@@ -279,6 +279,7 @@ fn collected(dispatch: &Dispatch, results: &ResultFacts, now: Timestamp) -> Opti
     facts.summary.clone_from(&results.summary);
     facts.session_id.clone_from(&results.session_id);
     facts.usage.clone_from(&results.usage);
+    facts.spend.clone_from(&results.spend);
     facts.files_changed = results.files_changed;
     facts.checks.clone_from(&results.checks);
     facts.timings.collect_millis = Some(results.collect_millis);

@@ -1,9 +1,30 @@
 //! From the record to what a client sees.
 
-use outpost_types::DispatchView;
+use outpost_types::{DispatchView, Usage};
 
 use crate::budget::Nanodollars;
-use crate::dispatch::{Dispatch, State};
+use crate::dispatch::{Dispatch, Facts, State};
+
+impl Facts {
+    /// What the agent used: by the gateway's count where there was one, else by the agent's own account.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        let Some(spend) = &self.spend else { return self.usage.clone() };
+        let tokens = spend.tokens;
+        Some(Usage {
+            input_tokens: tokens.input,
+            cached_input_tokens: tokens.cached,
+            cache_write_tokens: tokens.cache_write,
+            output_tokens: tokens.output,
+            thinking_tokens: tokens.thinking,
+            cost_usd: (spend.calls > spend.calls_unpriced).then(|| spend.cost.to_usd()),
+            unpriced_models: spend.models_unpriced.clone(),
+            calls: spend.calls,
+            estimated_calls: spend.calls_estimated,
+            model_id: self.usage.as_ref().and_then(|usage| usage.model_id.clone()),
+        })
+    }
+}
 
 impl Dispatch {
     /// The client's view, without the parts that live in files (`output`) or in the queue
@@ -52,7 +73,7 @@ impl Dispatch {
             allow_hosts: spec.allow_hosts.clone(),
             secrets: spec.secrets.clone(),
             budget_usd: spec.budget.map(Nanodollars::to_usd),
-            usage: facts.usage.clone(),
+            usage: facts.usage(),
             timings: facts.timings,
             isolation: facts.isolation.clone(),
             created_at: self.created_at,

@@ -14,6 +14,7 @@ pub(crate) mod lists;
 pub mod sample;
 mod secrets;
 mod trail;
+mod usage;
 
 use std::any::Any;
 use std::fmt;
@@ -86,6 +87,7 @@ pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
         trail::every_change_leaves_one_row,
         trail::refused_changes_leave_none,
         trail::the_chain_holds,
+        usage::what_ended_is_summed_up_once,
     ];
     let fixture = make().await;
     dispatches::many_at_once_are_all_kept(&fixture.store).await;

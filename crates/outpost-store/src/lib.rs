@@ -1,5 +1,5 @@
 //! The record of everything: dispatches, attempts, API keys, event heads, idempotency keys, sealed
-//! secrets, audit.
+//! secrets, sums of what was used, audit.
 //!
 //! [`Store`] is the sum of small traits split by noun; [`SqliteStore`] keeps it in one file,
 //! [`MemoryStore`] in memory for tests, and [`conformance::suite`] is what every version passes.
@@ -21,6 +21,7 @@ mod records;
 mod secrets;
 mod sqlite;
 mod traits;
+mod usage;
 
 pub use audit::{
     AUDIT_DETAIL_BYTES_MAX, AUDIT_ROWS_MAX, AuditEntry, AuditHead, AuditRange, AuditRow, BrokenAt,
@@ -44,4 +45,5 @@ pub use sqlite::{
     ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, Checkpoint, DATABASE_FILE, LIST_ENTRIES_MAX,
     SCAN_QUEUE_MAX, SqliteOptions, SqliteStore, WRITE_QUEUE_MAX,
 };
-pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Secrets, Store};
+pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Secrets, Store, Usages};
+pub use usage::{USAGE_ROWS_MAX, UsageRow, UsageTotal, day_of};

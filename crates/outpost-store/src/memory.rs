@@ -4,7 +4,9 @@
 
 mod secrets;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -22,7 +24,7 @@ use crate::{
     AUDIT_ROWS_MAX, AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry,
     AuditHead, AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash,
     KeyTouch, LIST_ROWS_MAX, LIVE_ROWS_MAX, ListFilter, ListPage, PURGE_ROWS_MAX, Store,
-    StoreError, StoreMetrics,
+    StoreError, StoreMetrics, USAGE_ROWS_MAX, UsageRow, UsageTotal, Usages,
 };
 
 /// A store that forgets.
@@ -40,8 +42,12 @@ struct State {
     keys: BTreeMap<KeyId, ApiKeyRecord>,
     claims: BTreeMap<(String, String), Claim>,
     secrets: secrets::Kept,
+    usage: BTreeMap<UsageKey, UsageTotal>,
     audit: Vec<AuditRow>,
 }
+
+/// Day, newest first; tenant, agent, model.
+type UsageKey = (Reverse<u64>, String, String, String);
 
 /// The columns a list asks about, and the record as the JSON it would be on disk.
 #[derive(Debug)]
@@ -134,10 +140,17 @@ impl State {
             let status = job.status.as_str();
             return Err(StoreError::Final { status });
         }
+        // A record that is over may still be noted on; it counts when it ends.
+        let usage = row.usage.filter(|_| !job.status.is_terminal());
         job.status = next.status;
         job.generation = next.generation;
         job.body.clone_from(&next.body);
         self.upsert_attempt(&next);
+        if let Some(row) = usage {
+            let key = (Reverse(row.day), row.tenant.to_string(), row.agent, row.model_id);
+            let sum = self.usage.entry(key).or_default();
+            *sum = sum.plus(row.total);
+        }
         self.append(row.audit)
     }
 
@@ -367,6 +380,31 @@ impl Audits for MemoryStore {
         let state = self.state();
         let chain = state.audit.iter().try_fold(Chain::START, |chain, row| chain.follow(row));
         Ok(chain.map(|chain| AuditHead { count: chain.seq, hash: chain.hash }))
+    }
+}
+
+#[async_trait]
+impl Usages for MemoryStore {
+    async fn usage(
+        &self,
+        tenant: Option<&TenantId>,
+        days: RangeInclusive<u64>,
+    ) -> Result<Vec<UsageRow>, StoreError> {
+        let state = self.state();
+        let rows = state.usage.iter().filter(|((day, owner, _, _), _)| {
+            days.contains(&day.0) && tenant.is_none_or(|tenant| tenant.as_str() == owner)
+        });
+        rows.take(USAGE_ROWS_MAX as usize)
+            .map(|((day, owner, agent, model_id), total)| {
+                Ok(UsageRow {
+                    tenant: owner.parse()?,
+                    day: day.0,
+                    agent: agent.clone(),
+                    model_id: model_id.clone(),
+                    total: *total,
+                })
+            })
+            .collect()
     }
 }
 

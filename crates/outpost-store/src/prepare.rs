@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::audit::AuditDraft;
 use crate::records::{AttemptRecord, IdempotencyClaim, ListFilter};
+use crate::usage::{UsageRow, used_by};
 use crate::{AcceptDispatch, AuditEntry, StoreError};
 
 /// Largest time a ULID can carry, milliseconds (48 bits).
@@ -60,6 +61,8 @@ pub(crate) struct ClaimRow {
 pub(crate) struct UpdateRow {
     pub(crate) job: JobRow,
     pub(crate) expected: i64,
+    /// What it adds to its day, if it is over.
+    pub(crate) usage: Option<UsageRow>,
     pub(crate) audit: AuditDraft,
 }
 
@@ -120,6 +123,7 @@ pub(crate) fn update_row(
     Ok(UpdateRow {
         job: job_row(next, audit.at)?,
         expected: count(expected),
+        usage: used_by(next),
         audit: AuditDraft::new(audit)?,
     })
 }

@@ -15,8 +15,10 @@ mod readers;
 mod rows;
 mod schema;
 mod secrets;
+mod usage;
 mod writer;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +35,8 @@ use crate::prepare::{accept_row, parse_body, update_row};
 use crate::{
     AUDIT_ROWS_MAX, AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry,
     AuditHead, AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash,
-    KeyTouch, LIVE_ROWS_MAX, ListFilter, ListPage, Store, StoreError, StoreMetrics,
+    KeyTouch, LIVE_ROWS_MAX, ListFilter, ListPage, Store, StoreError, StoreMetrics, UsageRow,
+    Usages,
 };
 use apply::{Answer, Command};
 pub use checkpoint::Checkpoint;
@@ -362,6 +365,18 @@ impl Audits for SqliteStore {
                 return Ok(Ok(AuditHead { count: chain.seq, hash: chain.hash }));
             }
         }
+    }
+}
+
+#[async_trait]
+impl Usages for SqliteStore {
+    async fn usage(
+        &self,
+        tenant: Option<&TenantId>,
+        days: RangeInclusive<u64>,
+    ) -> Result<Vec<UsageRow>, StoreError> {
+        let tenant = tenant.cloned();
+        self.readers.scan(move |db| usage::of(db, tenant.as_ref(), &days)).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! whose caller stopped waiting may still happen.
 
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 use outpost_core::Dispatch;
@@ -13,7 +14,7 @@ use crate::{
     AcceptDispatch, Accepted, ApiKeyRecord, AttemptRecord, AuditEntry, AuditHead, AuditRange,
     AuditRow, BrokenAt, Envelope, EventHead, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter,
     ListPage, Reseal, SECRET_KEY_ID_BYTES, SealedSecret, SecretOwner, SecretRecord, SecretUse,
-    StoreError, StoreMetrics,
+    StoreError, StoreMetrics, UsageRow,
 };
 
 /// Dispatches, their attempts, and the idempotency keys that made them.
@@ -212,8 +213,20 @@ pub trait Secrets: Send + Sync {
     async fn reseal_secrets(&self, reseal: Reseal, audit: AuditEntry) -> Result<u64, StoreError>;
 }
 
+/// What was used. Written by the changes that end dispatches.
+#[async_trait]
+pub trait Usages: Send + Sync {
+    /// Sums of a tenant, or of all, of these days (see [`crate::day_of`]): newest day first, then by
+    /// tenant, agent and model; at most [`crate::USAGE_ROWS_MAX`].
+    async fn usage(
+        &self,
+        tenant: Option<&TenantId>,
+        days: RangeInclusive<u64>,
+    ) -> Result<Vec<UsageRow>, StoreError>;
+}
+
 /// Everything the control plane keeps.
-pub trait Store: Dispatches + ApiKeys + EventHeads + Audits + Secrets + Debug {
+pub trait Store: Dispatches + ApiKeys + EventHeads + Audits + Secrets + Usages + Debug {
     /// Counters since it was opened; cheap.
     fn metrics(&self) -> StoreMetrics;
 }

@@ -50,6 +50,7 @@ fn success(attempt: AttemptId) -> Event {
         summary: None,
         session_id: None,
         usage: None,
+        spend: None,
         files_changed: None,
         checks: vec![],
         collect_millis: 0,

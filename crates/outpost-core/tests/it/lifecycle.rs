@@ -32,6 +32,7 @@ fn results(verdict: AgentVerdict) -> Box<ResultFacts> {
         summary: Some("done".into()),
         session_id: None,
         usage: None,
+        spend: None,
         files_changed: Some(1),
         checks: vec![],
         collect_millis: 3,

@@ -134,6 +134,7 @@ fn results() -> ResultFacts {
         summary: None,
         session_id: None,
         usage: None,
+        spend: None,
         files_changed: None,
         checks: Vec::new(),
         collect_millis: 1,

@@ -1,6 +1,7 @@
 //! What every test of the engine starts from.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use outpost_engine::{Engine, EngineApi, EngineConfig, World};
 use outpost_store::{
     AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry, AuditHead,
     AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash, KeyTouch,
-    ListFilter, ListPage, MemoryStore, Store, StoreError, StoreMetrics,
+    ListFilter, ListPage, MemoryStore, Store, StoreError, StoreMetrics, UsageRow, Usages,
 };
 use outpost_types::{
     Api as _, ApiKeyStatus, AttemptId, Caller, DispatchId, DispatchRequest, DispatchStatus,
@@ -153,6 +154,17 @@ impl Audits for Faulty {
     }
     async fn verify_audit(&self) -> Result<Result<AuditHead, BrokenAt>, StoreError> {
         self.inner.verify_audit().await
+    }
+}
+
+#[async_trait]
+impl Usages for Faulty {
+    async fn usage(
+        &self,
+        tenant: Option<&TenantId>,
+        days: RangeInclusive<u64>,
+    ) -> Result<Vec<UsageRow>, StoreError> {
+        self.inner.usage(tenant, days).await
     }
 }
 

@@ -110,6 +110,7 @@ pub fn good_run(id: DispatchId) -> [Event; 4] {
                     model_id: None,
                     ..Usage::default()
                 }),
+                spend: None,
                 files_changed: Some(3),
                 checks: Vec::new(),
                 collect_millis: 4,

@@ -10,8 +10,8 @@ use crate::audit::{AuditDraft, Chain};
 use crate::keys::{ApiKeyRecord, KeyTouch, change_status, status_name};
 use crate::prepare::{AcceptRow, ClaimRow, JobRow, UpdateRow, count, millis};
 use crate::records::{AttemptRecord, EventHead, PURGE_ROWS_MAX};
-use crate::sqlite::rows;
 use crate::sqlite::secrets::SecretCommand;
+use crate::sqlite::{rows, usage};
 use crate::{SecretRecord, StoreError};
 
 /// One write.
@@ -181,6 +181,11 @@ const UPDATE_TERMINAL: &str = "UPDATE jobs
 fn update(db: &Connection, chain: &mut Chain, row: &UpdateRow) -> Result<Answer, Refusal> {
     let job = &row.job;
     let status = job.status.as_str();
+    // A record that is over may still be noted on; it counts when it ends.
+    let usage = match &row.usage {
+        Some(usage) if is_live(db, &job.id)? => Some(usage),
+        _ => None,
+    };
     let changed = match job.completed_at {
         None => db.prepare_cached(UPDATE_LIVE)?.execute(params![
             job.id,
@@ -210,8 +215,16 @@ fn update(db: &Connection, chain: &mut Chain, row: &UpdateRow) -> Result<Answer,
         return Err(why_unchanged(db, row)?);
     }
     upsert_attempt(db, job)?;
+    if let Some(usage) = usage {
+        usage::add(db, usage)?;
+    }
     append_audit(db, chain, &row.audit)?;
     Ok(Answer::Done)
+}
+
+fn is_live(db: &Connection, id: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM jobs WHERE dispatch_id = ?1 AND completed_at IS NULL")?
+        .exists([id])
 }
 
 fn why_unchanged(db: &Connection, row: &UpdateRow) -> Result<Refusal, Refusal> {

@@ -11,10 +11,11 @@ use crate::StoreError;
 /// `PRAGMA application_id` of our files: "OTPT".
 const APPLICATION_ID: i32 = 0x4f54_5054;
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema/0001_first.sql"),
     include_str!("schema/0002_checksums.sql"),
     include_str!("schema/0003_secrets.sql"),
+    include_str!("schema/0004_usage.sql"),
 ];
 
 /// Newest schema this version knows.
