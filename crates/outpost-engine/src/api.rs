@@ -23,6 +23,7 @@ use tracing::error;
 use crate::effects::{lock, status_event};
 use crate::engine::{ApplyError, Engine};
 use crate::journal::{Journal, OUTPUT_FILE, tail_text};
+use crate::secrets::Secrets;
 use crate::streams::Growth;
 use crate::{artifacts, audit, query, streams};
 
@@ -167,12 +168,13 @@ impl Api for EngineApi {
         name: SecretName,
         request: PutSecret,
     ) -> Result<SecretView, ApiError> {
-        drop((name, request));
-        Err(panicked())
+        let api = self.clone();
+        let work = async move { api.secrets().put(&api.caller, name, request).await };
+        self.engine.inner.tasks.finish("secrets", work).await.unwrap_or_else(|| Err(panicked()))
     }
 
     async fn list_secrets(&self) -> Result<Vec<SecretView>, ApiError> {
-        Err(panicked())
+        self.secrets().list(&self.caller).await
     }
 
     async fn delete_secret(
@@ -180,16 +182,21 @@ impl Api for EngineApi {
         name: SecretName,
         scope: SecretScope,
     ) -> Result<SecretView, ApiError> {
-        drop((name, scope));
-        Err(panicked())
+        self.secrets().delete(&self.caller, &name, scope).await
     }
 
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
-        Err(panicked())
+        let api = self.clone();
+        let work = async move { api.secrets().rekey(&api.caller).await };
+        self.engine.inner.tasks.finish("secrets", work).await.unwrap_or_else(|| Err(panicked()))
     }
 }
 
 impl EngineApi {
+    fn secrets(&self) -> &Secrets {
+        &self.engine.inner.config.secrets
+    }
+
     async fn accept(
         &self,
         request: DispatchRequest,
@@ -431,7 +438,7 @@ fn finished(record: &Dispatch) -> ApiError {
 }
 
 /// What a client hears of a failing store; the cause stays in the server's log.
-fn store_error(cause: StoreError) -> ApiError {
+pub(crate) fn store_error(cause: StoreError) -> ApiError {
     const RETRY_AFTER_SECONDS: u64 = 1;
     error!(?cause, "the store failed");
     ApiError::new(ErrorCode::Unavailable, "The records cannot be read or written now.")

@@ -59,6 +59,9 @@ async fn record_reports(
                 engine.write_event(&live, data);
                 continue;
             }
+            Report::Parked { millis } => {
+                Event::Parked { attempt, until: engine.now().plus_millis(millis) }
+            }
             Report::AgentStarted(prepared) => Event::AgentStarted { attempt, prepared },
             Report::AgentExited(exit) => Event::AgentExited { attempt, exit },
             Report::Ended(Outcome::ProvisionFailed { failure, retry }) => {

@@ -1,8 +1,8 @@
 //! What goes into the audit log: one entry per change of state, in the transaction that makes it.
 
 use outpost_core::Dispatch;
-use outpost_store::{ApiKeyRecord, AuditEntry};
-use outpost_types::{KeyId, Timestamp};
+use outpost_store::{ApiKeyRecord, AuditEntry, SealedSecret, SecretRecord};
+use outpost_types::{Caller, DispatchId, KeyId, TenantId, Timestamp};
 use serde_json::json;
 
 /// The entry for an accepted dispatch. Never the task text: the record has it, the log is exported.
@@ -48,5 +48,71 @@ pub(crate) fn of_new_key(key: &ApiKeyRecord) -> AuditEntry {
         action: "key.created",
         subject: key.id.to_string(),
         detail: json!({ "prefix": key.prefix, "scopes": key.scopes }),
+    }
+}
+
+/// What a secret was given out for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SecretPurpose {
+    /// A provider's key, outside the sandbox.
+    Gateway,
+    /// The environment of the agent.
+    Environment,
+}
+
+/// The entry for a secret that was set or removed. Never its value.
+pub(crate) fn of_secret(
+    action: &'static str,
+    record: &SecretRecord,
+    tenant: &TenantId,
+    actor: Option<KeyId>,
+    at: Timestamp,
+) -> AuditEntry {
+    AuditEntry {
+        at,
+        tenant: tenant.clone(),
+        actor,
+        action,
+        subject: record.name.to_string(),
+        detail: json!({
+            "scope": record.owner.scope(), "kind": record.kind, "version": record.version,
+        }),
+    }
+}
+
+/// The entry for a secret that an attempt of a dispatch is given.
+pub(crate) fn of_secret_use(
+    sealed: &SealedSecret,
+    tenant: &TenantId,
+    dispatch: DispatchId,
+    purpose: SecretPurpose,
+    at: Timestamp,
+) -> AuditEntry {
+    let purpose = match purpose {
+        SecretPurpose::Gateway => "gateway",
+        SecretPurpose::Environment => "environment",
+    };
+    AuditEntry {
+        at,
+        tenant: tenant.clone(),
+        actor: None,
+        action: "secret.used",
+        subject: sealed.name.to_string(),
+        detail: json!({
+            "scope": sealed.owner.scope(), "version": sealed.version,
+            "dispatch": dispatch, "purpose": purpose,
+        }),
+    }
+}
+
+/// The entry for a rekey; without a caller it is one that an earlier server began.
+pub(crate) fn of_rekey(caller: Option<&Caller>, at: Timestamp) -> AuditEntry {
+    AuditEntry {
+        at,
+        tenant: TenantId::local(),
+        actor: caller.map(|caller| caller.key),
+        action: "secret.rekeyed",
+        subject: "secrets".to_owned(),
+        detail: json!({}),
     }
 }

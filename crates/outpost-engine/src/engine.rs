@@ -17,6 +17,7 @@ use crate::clock::World;
 use crate::effects::lock;
 use crate::keys::KnownKey;
 use crate::live::{Live, LiveSet};
+use crate::secrets::Secrets;
 use crate::tasks::{TaskKind, Tasks};
 use crate::waiting::Waiting;
 
@@ -32,6 +33,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Dispatches that may wait for a slot; further ones are turned away.
     pub waiting_count_max: usize,
+    /// The secrets, on the same store; the runner is given the same.
+    pub secrets: Arc<Secrets>,
 }
 
 /// Why an engine cannot be opened.
@@ -107,6 +110,7 @@ impl Engine {
             }),
         };
         engine.load_keys().await?;
+        engine.inner.config.secrets.settle().await;
         engine.recover().await?;
         engine.inner.tasks.spawn(TaskKind::Placer, "all", crate::placer::run(engine.clone()));
         Ok(engine)

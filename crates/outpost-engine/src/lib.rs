@@ -1,7 +1,7 @@
 //! The async shell around the pure core: makes its decisions durable, carries out its effects, keeps
 //! the logs, and answers callers.
 //!
-//! Stored: records, keys and audit in the store; events, output and artifacts as files below
+//! Stored: records, keys, sealed secrets and audit in the store; events, output and artifacts as files below
 //! `dispatches/<id>/`. Bounded: live attempts by the limits, reports and commands of an attempt by
 //! their channels, output by `OUTPUT_LOG_BYTES_MAX`, events by `EVENTS_BYTES_MAX`. Absent: HTTP, the
 //! sandbox, git.
@@ -18,6 +18,7 @@ mod keys;
 mod live;
 mod placer;
 mod query;
+mod secrets;
 mod streams;
 mod tasks;
 mod waiting;
@@ -26,4 +27,5 @@ pub use api::EngineApi;
 pub use clock::{Machine, World};
 pub use engine::{Engine, EngineConfig, OpenError};
 pub use keys::KeyRefusal;
+pub use secrets::{KeyFault, KeyFile, Secrets};
 pub use tasks::{TaskKind, Tasks};

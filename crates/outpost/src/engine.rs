@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use outpost_agents::Registry;
 use outpost_core::Limits;
-use outpost_engine::{Engine, EngineConfig, KeyRefusal, Machine};
+use outpost_engine::{Engine, EngineConfig, KeyRefusal, Machine, Secrets, World as _};
 use outpost_gateway::gateway::{Gateway, base_url_variable};
 use outpost_gateway::scripted::{SCRIPTED_KEY, Script, ScriptedHandle, ScriptedProvider};
-use outpost_runner::{LocalRunner, LocalRunnerConfig, Models};
+use outpost_runner::{LocalRunner, LocalRunnerConfig, Models, Money};
 use outpost_sandbox::{LauncherOptions, LinuxSandbox, SandboxPolicy};
 use outpost_server::{AuthError, Backend, SigningKey};
-use outpost_store::{SqliteOptions, SqliteStore};
+use outpost_store::{SqliteOptions, SqliteStore, Store, Usages as _, day_of};
 use outpost_types::limits::WAITING_COUNT_MAX;
 use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
 use outpost_workspace::{REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig};
@@ -62,6 +62,9 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
     let key = datadir::admin_key(&config.admin_key_file, config.listen.ip().is_loopback())?;
     let admin = AdminKey::new(&key, &config.admin_key_file, data_dir)?;
     admin.retire_replaced(&store).await?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let key_file = config.secrets_key_file(data_dir);
+    let secrets = Arc::new(Secrets::new(Arc::clone(&store), key_file, Arc::new(Machine)));
     let sandbox = Arc::new(open_sandbox(config)?);
     let (models, scripted) = models(config).await?;
     let workspaces = tokio::task::spawn_blocking({
@@ -79,14 +82,16 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
         Arc::clone(&sandbox) as Arc<dyn outpost_sandbox::Sandbox>,
         workspaces,
         Gateway::new()?,
+        config.money.clone(),
     );
+    recall_the_day(&config.money, store.as_ref()).await?;
     let engine_config = EngineConfig {
         data_dir: data_dir.clone(),
         limits: limits(config)?,
         waiting_count_max: WAITING_COUNT_MAX,
+        secrets,
     };
-    let engine =
-        Engine::open(engine_config, Arc::new(store), Arc::new(runner), Arc::new(Machine)).await?;
+    let engine = Engine::open(engine_config, store, Arc::new(runner), Arc::new(Machine)).await?;
     let caller = admin.admit(&engine).await?;
     Ok(Assembly {
         signing_key: signing_key(&key),
@@ -97,6 +102,15 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
         sandbox,
         scripted,
     })
+}
+
+/// Counts to each tenant's day what the records say was spent on it; what live attempts spent is theirs to say.
+async fn recall_the_day(money: &Money, store: &dyn Store) -> anyhow::Result<()> {
+    let today = day_of(Machine.now());
+    for row in store.usage(None, today..=today).await? {
+        money.ledger.seed(&row.tenant, row.day, row.total.cost.plus(row.total.assumed))?;
+    }
+    Ok(())
 }
 
 impl Assembly {

@@ -4,5 +4,6 @@
 
 mod faults;
 mod puppet;
+mod vault;
 mod waiting;
 mod world;

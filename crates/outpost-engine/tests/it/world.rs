@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outpost_core::{Dispatch, Limits};
-use outpost_engine::{Engine, EngineApi, EngineConfig, World};
+use outpost_engine::{Engine, EngineApi, EngineConfig, Secrets, World};
 use outpost_store::{
     AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry, AuditHead,
     AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash, KeyTouch,
@@ -38,7 +38,7 @@ pub(crate) enum Fault {
 /// A store whose next writes of dispatches come to what the test says.
 #[derive(Debug, Default)]
 pub(crate) struct Faulty {
-    inner: MemoryStore,
+    pub(crate) inner: MemoryStore,
     next: Mutex<VecDeque<Fault>>,
 }
 
@@ -270,8 +270,14 @@ async fn open(
         agent_attempts_max_default: 99,
         agent_attempts_max: BTreeMap::new(),
     };
-    let config = EngineConfig { data_dir: dir.to_owned(), limits, waiting_count_max };
     let (store, puppet, clock) = (Arc::clone(store), Arc::clone(puppet), Arc::clone(clock));
+    let secrets = Secrets::new(Arc::clone(&store) as _, None, Arc::clone(&clock) as _);
+    let config = EngineConfig {
+        data_dir: dir.to_owned(),
+        limits,
+        waiting_count_max,
+        secrets: Arc::new(secrets),
+    };
     Engine::open(config, store, puppet, clock).await.unwrap()
 }
 

@@ -20,6 +20,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "OUTPOST_ADMIN_KEY_FILE", value_name = "FILE")]
     pub(crate) admin_key_file: Option<PathBuf>,
 
+    /// File with the key that encrypts secrets; made with the first secret [default: in
+    /// $XDG_CONFIG_HOME/outpost or ~/.config/outpost, apart from the data]
+    #[arg(long, env = "OUTPOST_SECRETS_KEY_FILE", value_name = "FILE")]
+    pub(crate) secrets_key_file: Option<PathBuf>,
+
     /// Where agent CLIs are installed [default: agents in the data directory]
     #[arg(long, env = "OUTPOST_AGENTS_DIR", value_name = "DIR")]
     pub(crate) agents_dir: Option<PathBuf>,

@@ -7,9 +7,11 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use outpost_agents::CustomAgentConfig;
+use outpost_gateway::gateway::PriceEntry;
 use outpost_types::{AgentId, Provider};
 use serde::Deserialize;
 
+use super::money::BudgetFile;
 use super::{IsolationMinimum, ModelSource, ProviderConfig, is_file};
 use crate::args::GlobalArgs;
 use crate::datadir::DataDir;
@@ -51,6 +53,12 @@ pub(crate) struct ConfigFile {
     #[serde(default)]
     pub(super) model: ModelFile,
     #[serde(default)]
+    pub(super) secrets: SecretsFile,
+    #[serde(default)]
+    pub(super) budget: BudgetFile,
+    #[serde(default)]
+    pub(super) prices: Vec<PriceEntry>,
+    #[serde(default)]
     pub(super) providers: BTreeMap<Provider, ProviderFile>,
     #[serde(default)]
     pub(super) agents: Vec<CustomAgentConfig>,
@@ -79,6 +87,13 @@ pub(super) struct ModelFile {
     pub(super) source: Option<ModelSource>,
     #[serde(default)]
     pub(super) script: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecretsFile {
+    #[serde(default)]
+    pub(super) key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,6 +1,8 @@
 //! What the operator decided: flag over environment over file over default.
 
 mod file;
+mod money;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +11,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use outpost_agents::{CustomAgentConfig, Registry};
+use outpost_runner::Money;
 use outpost_types::{AgentId, Provider};
 use serde::Deserialize;
 
@@ -93,6 +96,10 @@ pub(crate) struct Config {
     pub(crate) providers: BTreeMap<Provider, ProviderConfig>,
     /// Agents the operator declared.
     pub(crate) custom_agents: Vec<CustomAgentConfig>,
+    /// Prices, and what may be spent.
+    pub(crate) money: Money,
+    /// File with the key of the secrets, where one was named.
+    pub(crate) secrets_key_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -114,6 +121,7 @@ impl Config {
             chosen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)));
         let loopback = listen.ip().is_loopback();
         let script = flags.script.clone().or(file.model.script);
+        let model = flags.model.or(file.model.source).unwrap_or_default();
         let config = Self {
             data_dir: dir.root().to_owned(),
             agents_dir: absolute(
@@ -138,10 +146,12 @@ impl Config {
                 // missing; a server for others must not start weaker than it promises.
                 if loopback { IsolationMinimum::Namespaces } else { IsolationMinimum::Limits },
             ),
-            model: flags.model.or(file.model.source).unwrap_or_default(),
+            model,
+            money: money::money(&file.budget, &file.prices, model)?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,
             custom_agents: file.agents,
+            secrets_key_file: absolute(flags.secrets_key_file.clone().or(file.secrets.key_file))?,
         };
         config.check()?;
         Ok(config)
