@@ -9,9 +9,11 @@
 //! - [`SandboxSpec`], [`Payload`]: what to make and what to run. [`Isolation`]: what was truly enforced.
 //! - [`conformance`]: the checks every implementation must pass.
 //! - [`probe_host`]: can this host do it, and what to change if not.
+//! - [`attack`], [`Weakness`]: what the self-test tries inside, and how it shows that it would notice.
 //!
 //! Deliberately absent: images, networks, pools of warm sandboxes, and workspaces; they belong to callers.
 
+pub mod attack;
 mod client;
 pub mod conformance;
 mod error;
@@ -24,12 +26,15 @@ mod sandbox;
 mod spec;
 mod sys;
 mod userland;
+mod weakness;
 mod wire;
 
 pub use client::LauncherOptions;
 pub use error::SandboxError;
 pub use host::{HostProbe, probe_host};
-pub use launcher::{LAUNCHER_ARGUMENT, SANDBOXES_MAX, launcher_main};
+pub use launcher::{
+    LAUNCHER_ARGUMENT, SANDBOXES_MAX, cgroup_name, launcher_main, launcher_main_for_proofs,
+};
 pub use linux::LinuxSandbox;
 pub use report::{ExitReport, HostReport, Isolation, IsolationLevel, SandboxPolicy};
 pub use sandbox::{ParkedSandbox, Reattached, RunningSandbox, Sandbox};
@@ -39,3 +44,4 @@ pub use spec::{
     STDIN_BYTES_MAX, SandboxSpec,
 };
 pub use sys::watch;
+pub use weakness::{HOST_ROOT_INSIDE, Weakness};

@@ -76,6 +76,9 @@ pub struct ExitReport {
     pub killed: bool,
     /// The launcher killed it because `wall_seconds` had passed.
     pub wall_limit_hit: bool,
+    /// The launcher killed it because its read-write binds held more than `disk_bytes` or `disk_files`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disk_limit_hit: bool,
     /// Highest memory use in bytes, where a memory cgroup counted it.
     pub memory_peak_bytes: Option<u64>,
     /// User and system time of all processes, in microseconds.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SandboxError;
 pub use crate::sys::Owner;
+use crate::weakness::Weakness;
 
 /// Longest sandbox id, in bytes. It becomes a cgroup's name.
 pub const ID_BYTES_MAX: usize = 64;
@@ -75,6 +76,13 @@ pub struct Limits {
     /// Seconds after the start at which the launcher itself kills the sandbox, whether or not a server is there:
     /// the backstop behind the server's own timeout. `None` for no backstop.
     pub wall_seconds: Option<u32>,
+    /// Bytes on disk in all read-write binds together, and of one file; at least 1 MiB. One file cannot grow beyond
+    /// it; the sum is watched, and beyond it the sandbox is ended with SIGXFSZ. `None` for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Files and directories in all read-write binds together, at least 64; watched in the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_files: Option<u64>,
 }
 
 impl Default for Limits {
@@ -87,6 +95,8 @@ impl Default for Limits {
             home_bytes: 1 << 30,
             tmp_bytes: 1 << 30,
             wall_seconds: None,
+            disk_bytes: None,
+            disk_files: None,
         }
     }
 }
@@ -105,9 +115,18 @@ pub struct SandboxSpec {
     /// Host user to run as, for a launcher that runs as root; `None` is [`DEFAULT_PAYLOAD_OWNER`]. An ordinary
     /// user's launcher always runs payloads as that user and refuses anything else.
     pub payload_owner: Option<Owner>,
+    /// Protections left off; see [`Weakness`]. Only a launcher made for proofs accepts any.
+    #[doc(hidden)]
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub weakened: BTreeSet<Weakness>,
 }
 
 impl SandboxSpec {
+    /// True if this protection is left off.
+    pub(crate) fn lacks(&self, protection: Weakness) -> bool {
+        self.weakened.contains(&protection)
+    }
+
     /// A sandbox with default limits, no binds and no listener.
     #[must_use]
     pub fn new(id: impl Into<String>) -> Self {
@@ -117,6 +136,7 @@ impl SandboxSpec {
             limits: Limits::default(),
             listener_port: None,
             payload_owner: None,
+            weakened: BTreeSet::new(),
         }
     }
 
@@ -189,6 +209,8 @@ impl Limits {
         within("open_files_max", self.open_files_max.into(), 64, 1 << 20)?;
         within("home_bytes", self.home_bytes, 64 << 10, 1 << 50)?;
         within("tmp_bytes", self.tmp_bytes, 64 << 10, 1 << 50)?;
+        within("disk_bytes", self.disk_bytes.unwrap_or(1 << 20), 1 << 20, 1 << 50)?;
+        within("disk_files", self.disk_files.unwrap_or(64), 64, 1 << 40)?;
         within("wall_seconds", self.wall_seconds.unwrap_or(1).into(), 1, 30 * 86_400)
     }
 }

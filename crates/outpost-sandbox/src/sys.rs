@@ -163,6 +163,13 @@ pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
+/// Leaves a descriptor of the root directory open in every program this process starts, for a proof.
+pub(crate) fn leave_root_open() -> io::Result<()> {
+    // SAFETY: the path is a C string; nobody closes the descriptor, which is the purpose.
+    check(libc::c_long::from(unsafe { libc::open(c"/".as_ptr(), libc::O_RDONLY) }))?;
+    Ok(())
+}
+
 /// Blocks SIGCHLD and returns a descriptor that becomes readable when a child ends.
 pub(crate) fn child_signal_fd() -> io::Result<OwnedFd> {
     // SAFETY: sigset_t is plain data; it is initialised by sigemptyset before use. signalfd returns a descriptor
@@ -388,11 +395,24 @@ impl Owner {
 
 /// Waits until `fd` can be read or `timeout_millis` passed; false on time-out.
 pub(crate) fn readable_within(fd: BorrowedFd<'_>, timeout_millis: u32) -> io::Result<bool> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    ready_within(fd, rustix::event::PollFlags::IN, timeout_millis)
+}
+
+/// Waits until `fd` can be written to or `timeout_millis` passed; false on time-out.
+pub(crate) fn writable_within(fd: BorrowedFd<'_>, timeout_millis: u32) -> io::Result<bool> {
+    ready_within(fd, rustix::event::PollFlags::OUT, timeout_millis)
+}
+
+fn ready_within(
+    fd: BorrowedFd<'_>,
+    what: rustix::event::PollFlags,
+    timeout_millis: u32,
+) -> io::Result<bool> {
+    use rustix::event::{PollFd, Timespec, poll};
     let timeout = Timespec {
         tv_sec: i64::from(timeout_millis / 1000),
         tv_nsec: i64::from(timeout_millis % 1000) * 1_000_000,
     };
-    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
+    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), what)];
     Ok(poll(&mut fds, Some(&timeout))? > 0)
 }

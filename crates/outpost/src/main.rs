@@ -2,7 +2,8 @@
 //!
 //! [`args`] says what can be typed, [`commands`] what is done, [`render`] how it is shown, and
 //! [`compose`] puts a server together. Commands know only `dyn Api`. Before any of that, the same program
-//! becomes the sandbox launcher when its first argument says so: single-threaded, without a runtime.
+//! becomes the sandbox launcher, or a probe of the self-test, when its first argument says so: single-threaded,
+//! without a runtime.
 //!
 //! Absent: a configuration for the client side beyond flags and environment; a pager; prompts (nothing
 //! here ever asks, so everything works in scripts).
@@ -42,6 +43,9 @@ use crate::ui::{Ui, Verbosity};
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == outpost_sandbox::LAUNCHER_ARGUMENT) {
         outpost_sandbox::launcher_main(std::env::args_os().skip(2));
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == outpost_selftest::PROBE_ARGUMENT) {
+        return outpost_selftest::probe_main(std::env::args_os().skip(2));
     }
     let cli = Cli::parse();
     let verbosity = Verbosity {

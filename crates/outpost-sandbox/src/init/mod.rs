@@ -18,6 +18,7 @@ use rustix::process::{DumpableBehavior, Signal};
 use crate::spec::{PAYLOAD_ID_INSIDE, SandboxSpec};
 use crate::sys;
 use crate::userland::Userland;
+use crate::weakness::Weakness;
 use crate::wire::{self, FromInit, InitFacts, Peer, ToInit};
 use root::OpenBind;
 
@@ -94,8 +95,13 @@ fn build(order: &Order<'_>) -> Result<(InitFacts, Option<OwnedFd>, OwnedFd), Fai
     // /proc/self/cgroup shows nothing of the host's hierarchy.
     at("make a cgroup namespace", sys::unshare(libc::CLONE_NEWCGROUP))?;
     at("set the host name", rustix::system::sethostname(b"outpost"))?;
+    if order.spec.lacks(Weakness::Descriptors) {
+        at("leave a descriptor open", sys::leave_root_open())?;
+    }
     let hidepid = root::enter(order)?;
-    at("bring loopback up", sys::loopback_up())?;
+    if !order.spec.lacks(Weakness::Network) {
+        at("bring loopback up", sys::loopback_up())?;
+    }
     let listener = order.spec.listener_port.map(listen).transpose()?;
     let children = at("watch children", sys::child_signal_fd())?;
     sys::short_slice();

@@ -19,9 +19,10 @@ use rustix::mount::{
 use rustix::process::{fchdir, pivot_root};
 
 use super::{Failure, Order, at};
-use crate::spec::{Access, HOME_INSIDE};
+use crate::spec::{Access, HOME_INSIDE, SandboxSpec};
 use crate::sys::mount_setattr;
 use crate::userland::{DEVICES, Piece, Userland, synthesised_etc};
+use crate::weakness::{HOST_ROOT_INSIDE, Weakness};
 
 /// Size of the root's own file system: it holds mount points and a few short files.
 const ROOT_BYTES_MAX: u64 = 4 << 20;
@@ -53,8 +54,15 @@ pub(crate) fn copy_mount(host: &Path) -> io::Result<OwnedFd> {
 
 /// Copies the mount at a path that a caller gave. No component may be a symbolic link: part of the path may have been
 /// in the hands of an earlier payload, and a link it planted would show another part of the host.
-pub(crate) fn copy_callers_mount(host: &Path) -> io::Result<(OwnedFd, FileType)> {
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+pub(crate) fn copy_callers_mount(
+    host: &Path,
+    through_links: bool,
+) -> io::Result<(OwnedFd, FileType)> {
+    let resolve = if through_links {
+        ResolveFlags::empty()
+    } else {
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
+    };
     let place = openat2(CWD, host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
     let kind = FileType::from_raw_mode(fstat(&place)?.st_mode);
     let mount = open_tree(&place, c"", copy_flags() | OpenTreeFlags::AT_EMPTY_PATH)?;
@@ -71,6 +79,9 @@ pub(super) fn enter(order: &Order<'_>) -> Result<bool, Failure> {
         "make mounts private",
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE),
     )?;
+    let spec = order.spec;
+    // Before anything of ours is mounted.
+    let host_root = spec.lacks(Weakness::HostRoot).then(|| copy_mount(Path::new("/"))).transpose();
     let size = ROOT_BYTES_MAX;
     let root = at("make the root", memory_fs(size, "755", NOSUID | NODEV))?;
     at("place the root", attach(root.as_fd(), &at("open /tmp", open_path(CWD, STAGING))?))?;
@@ -80,22 +91,42 @@ pub(super) fn enter(order: &Order<'_>) -> Result<bool, Failure> {
         at("make directories", tree.place(Path::new(dir), Some(true)))?;
     }
     at("link /var/tmp", symlinkat("../tmp", &tree.root, "var/tmp"))?;
-    userland(&tree, order.userland)?;
-    let hidepid = proc(&tree, order.userland)?;
-    devices(&tree)?;
+    userland(&tree, order.userland, kept_bits(spec))?;
+    let hidepid = proc(&tree, order)?;
+    if spec.lacks(Weakness::Devices) {
+        at("show the host's /dev", show(&tree, "/dev", "dev"))?;
+    } else {
+        devices(&tree)?;
+    }
     scratch(&tree, order)?;
     for bind in order.binds {
-        own_bind(&tree, bind)?;
+        own_bind(&tree, bind, spec)?;
+    }
+    if let Some(mount) = at("copy the host's root", host_root)? {
+        let shown = tree.mount(mount.as_fd(), Path::new(HOST_ROOT_INSIDE), true);
+        at("show the host's root", shown)?;
     }
     at("enter the root", fchdir(&tree.root))?;
     at("enter the root", pivot_root(".", "."))?;
     at("leave the host's root", unmount(".", UnmountFlags::DETACH))?;
     at("enter the root", rustix::process::chdir("/"))?;
-    at(
-        "seal the root",
-        mount_setattr(tree.root.as_fd(), (RO | NOSUID | NODEV).bits().into(), false),
-    )?;
+    if !spec.lacks(Weakness::WritableRoot) {
+        at(
+            "seal the root",
+            mount_setattr(tree.root.as_fd(), (RO | NOSUID | NODEV).bits().into(), false),
+        )?;
+    }
     Ok(hidepid)
+}
+
+/// NOSUID, but for a proof.
+fn kept_bits(spec: &SandboxSpec) -> MountAttrFlags {
+    if spec.lacks(Weakness::SetuidBits) { MountAttrFlags::empty() } else { NOSUID }
+}
+
+/// Shows a part of the host as it is, for a proof.
+fn show(tree: &Tree, host: &str, inside: &str) -> io::Result<()> {
+    tree.mount(copy_mount(Path::new(host))?.as_fd(), Path::new(inside), true)
 }
 
 /// The new root, seen from outside.
@@ -176,7 +207,7 @@ fn memory_fs(bytes: u64, mode: &str, attributes: MountAttrFlags) -> io::Result<O
     Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-fn userland(tree: &Tree, userland: &Userland) -> Result<(), Failure> {
+fn userland(tree: &Tree, userland: &Userland, kept_bits: MountAttrFlags) -> Result<(), Failure> {
     for piece in &userland.pieces {
         let (path, is_dir) = match piece {
             Piece::Link { at: path, target } => {
@@ -188,7 +219,7 @@ fn userland(tree: &Tree, userland: &Userland) -> Result<(), Failure> {
         };
         let show = || -> io::Result<()> {
             let mount = copy_mount(&Path::new("/").join(path))?;
-            mount_setattr(mount.as_fd(), (RO | NOSUID | NODEV).bits().into(), true)?;
+            mount_setattr(mount.as_fd(), (RO | kept_bits | NODEV).bits().into(), true)?;
             tree.mount(mount.as_fd(), Path::new(path), is_dir)
         };
         at(&format!("show /{path}"), show())?;
@@ -200,7 +231,12 @@ fn userland(tree: &Tree, userland: &Userland) -> Result<(), Failure> {
 }
 
 /// A fresh /proc of this pid namespace, with what tells about the host covered and /proc/sys read-only.
-fn proc(tree: &Tree, userland: &Userland) -> Result<bool, Failure> {
+fn proc(tree: &Tree, order: &Order<'_>) -> Result<bool, Failure> {
+    let (userland, spec) = (order.userland, order.spec);
+    if spec.lacks(Weakness::Processes) {
+        at("show the host's /proc", show(tree, "/proc", "proc"))?;
+        return Ok(false);
+    }
     let fresh = |hide: bool| -> io::Result<OwnedFd> {
         let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
         if hide {
@@ -209,7 +245,7 @@ fn proc(tree: &Tree, userland: &Userland) -> Result<bool, Failure> {
         fsconfig_create(&fs)?;
         Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, NOSUID | NODEV | NOEXEC)?)
     };
-    let (proc, hidden) = match fresh(true) {
+    let (proc, hidden) = match fresh(!spec.lacks(Weakness::ProcCovers)) {
         Ok(proc) => (proc, true),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             (at("mount /proc", fresh(false))?, false)
@@ -221,6 +257,9 @@ fn proc(tree: &Tree, userland: &Userland) -> Result<bool, Failure> {
         }
     };
     at("mount /proc", tree.mount(proc.as_fd(), Path::new("proc"), true))?;
+    if spec.lacks(Weakness::ProcCovers) {
+        return Ok(false);
+    }
     let cover = |name: &str, with: io::Result<OwnedFd>| -> io::Result<()> {
         attach(with?.as_fd(), &open_path(&proc, name)?)
     };
@@ -297,13 +336,17 @@ fn scratch(tree: &Tree, order: &Order<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn own_bind(tree: &Tree, bind: &OpenBind) -> Result<(), Failure> {
+fn own_bind(tree: &Tree, bind: &OpenBind, spec: &SandboxSpec) -> Result<(), Failure> {
     let put = || -> io::Result<()> {
         let (extra, recursive) = match bind.access {
-            Access::ReadOnly => (RO, true),
-            Access::ReadWrite => (MountAttrFlags::empty(), true),
+            Access::ReadOnly if !spec.lacks(Weakness::WritableBinds) => (RO, true),
+            Access::ReadOnly | Access::ReadWrite => (MountAttrFlags::empty(), true),
         };
-        mount_setattr(bind.mount.as_fd(), (extra | NOSUID | NODEV).bits().into(), recursive)?;
+        mount_setattr(
+            bind.mount.as_fd(),
+            (extra | kept_bits(spec) | NODEV).bits().into(),
+            recursive,
+        )?;
         tree.mount(bind.mount.as_fd(), &bind.inside, bind.is_dir)
     };
     at(&format!("bind at {}", bind.inside.display()), put())

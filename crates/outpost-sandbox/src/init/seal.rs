@@ -7,17 +7,26 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::{Failure, Order, at, landlock};
 use crate::spec::{Access, HOME_INSIDE};
+use crate::weakness::Weakness;
 
 /// Capability numbers the kernel may know (`CAP_LAST_CAP` is below 64 by the layout of capability sets).
 const CAPABILITIES_MAX: u32 = 64;
 
+/// POSIX message queues of one user: memory that no file system's size bounds. The kernel's own default.
+const MESSAGE_QUEUE_BYTES_MAX: u64 = 819_200;
+
 /// Drops everything. Returns the Landlock ABI in force, if any.
 pub(super) fn seal(order: &Order<'_>) -> Result<Option<u32>, Failure> {
     limits(order)?;
-    at("drop bounding set", drop_bounding_set())?;
-    at("lock secure bits", rustix::thread::set_capabilities_secure_bits(locked_bits()))?;
-    at("clear ambient set", rustix::thread::clear_ambient_capability_set())?;
-    at("set no_new_privs", rustix::thread::set_no_new_privs(true))?;
+    let spec = order.spec;
+    if !spec.lacks(Weakness::Capabilities) {
+        at("drop bounding set", drop_bounding_set())?;
+        at("lock secure bits", rustix::thread::set_capabilities_secure_bits(locked_bits()))?;
+        at("clear ambient set", rustix::thread::clear_ambient_capability_set())?;
+    }
+    if !spec.lacks(Weakness::NewPrivileges) {
+        at("set no_new_privs", rustix::thread::set_no_new_privs(true))?;
+    }
     let mut writable = vec!["/tmp", HOME_INSIDE, "/dev/shm", "/dev/pts"];
     writable.extend(
         order
@@ -27,12 +36,36 @@ pub(super) fn seal(order: &Order<'_>) -> Result<Option<u32>, Failure> {
             .filter(|bind| bind.access == Access::ReadWrite)
             .filter_map(|bind| bind.inside.to_str()),
     );
-    let abi = at("apply Landlock", landlock::restrict(&writable))?;
+    let abi = if spec.lacks(Weakness::Landlock) {
+        None
+    } else {
+        at("apply Landlock", landlock::restrict(&writable))?
+    };
     let none = CapabilitySet::empty();
     let empty = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    at("drop capabilities", rustix::thread::set_capabilities(None, empty))?;
-    at("install the system call filter", crate::sys::install_filter(order.filter))?;
+    if spec.lacks(Weakness::Capabilities) {
+        at("keep capabilities", keep_capabilities())?;
+    } else {
+        at("drop capabilities", rustix::thread::set_capabilities(None, empty))?;
+    }
+    if !spec.lacks(Weakness::Filter) && !spec.lacks(Weakness::NewPrivileges) {
+        at("install the system call filter", crate::sys::install_filter(order.filter))?;
+    }
     Ok(abi)
+}
+
+/// For a proof: what this process has, its programs get.
+fn keep_capabilities() -> io::Result<()> {
+    let mut have = rustix::thread::capabilities(None)?;
+    have.inheritable = have.permitted;
+    rustix::thread::set_capabilities(None, have)?;
+    for number in 0..CAPABILITIES_MAX {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        if have.permitted.contains(one) {
+            rustix::thread::configure_capability_in_ambient_set(one, true)?;
+        }
+    }
+    Ok(())
 }
 
 /// Only ever lowers: raising needs a privilege that even root may lack.
@@ -43,6 +76,11 @@ fn limits(order: &Order<'_>) -> Result<(), Failure> {
     };
     at("limit core dumps", lower(Resource::Core, 0))?;
     at("limit open files", lower(Resource::Nofile, order.spec.limits.open_files_max.into()))?;
+    at("limit message queues", lower(Resource::Msgqueue, MESSAGE_QUEUE_BYTES_MAX))?;
+    at("forbid real-time priority", lower(Resource::Rtprio, 0))?;
+    if let Some(bytes) = order.spec.limits.disk_bytes {
+        at("limit the size of files", lower(Resource::Fsize, bytes))?;
+    }
     if order.limit_processes_by_rlimit {
         at("limit processes", lower(Resource::Nproc, order.spec.limits.pids_max.into()))?;
     }

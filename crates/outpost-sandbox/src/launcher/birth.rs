@@ -12,8 +12,9 @@ use super::host::{Host, userns_hint};
 use crate::error::Refusal;
 use crate::init::root::{OpenBind, copy_callers_mount};
 use crate::init::{self, Order};
-use crate::spec::{Bind, Owner, PAYLOAD_ID_INSIDE, SandboxSpec};
+use crate::spec::{Access, Bind, Owner, PAYLOAD_ID_INSIDE, SandboxSpec};
 use crate::sys::{self, Side};
+use crate::weakness::Weakness;
 use crate::wire::{self, ToInit};
 
 /// All namespaces but the cgroup one, which init makes once it is in its cgroups.
@@ -23,6 +24,13 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
+
+/// The namespaces of `spec`: all, but for a proof.
+fn namespaces(spec: &SandboxSpec) -> i32 {
+    let shared =
+        [(Weakness::Network, libc::CLONE_NEWNET), (Weakness::Processes, libc::CLONE_NEWPID)];
+    shared.iter().filter(|(off, _)| spec.lacks(*off)).fold(NAMESPACES, |all, (_, flag)| all & !flag)
+}
 
 /// A sandbox whose init has been told to build.
 #[derive(Debug)]
@@ -34,19 +42,32 @@ pub(super) struct Newborn {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) group: Group,
+    /// What its disk limit is about; empty without one.
+    pub(super) disks: Vec<OwnedFd>,
 }
 
 /// Starts the init of `spec`, which was validated. Nothing stays behind on failure.
 pub(super) fn give_birth(host: &mut Host, spec: &SandboxSpec) -> Result<Newborn, Refusal> {
     let owner = payload_owner(host, spec)?;
-    let binds = spec.binds.iter().map(open_bind).collect::<Result<Vec<_>, _>>()?;
+    let binds = spec
+        .binds
+        .iter()
+        .map(|bind| open_bind(bind, spec.lacks(Weakness::Links)))
+        .collect::<Result<Vec<_>, _>>()?;
     let failed =
         |step: &str, error: io::Error| Refusal::Build { message: format!("{step}: {error}") };
     let group = host
         .cgroups
         .create(&spec.id, &spec.limits)
         .map_err(|error| failed("make cgroups", error))?;
-    let (newborn, leftover) = match clone_init(host, spec, &binds, group) {
+    let disks = match disks(spec, &binds) {
+        Ok(disks) => disks,
+        Err(error) => {
+            host.cgroups.remove(group);
+            return Err(failed("open read-write binds", error));
+        }
+    };
+    let (mut newborn, leftover) = match clone_init(host, spec, &binds, group) {
         Ok(newborn) => newborn,
         Err((group, error)) => {
             host.cgroups.remove(group);
@@ -54,6 +75,7 @@ pub(super) fn give_birth(host: &mut Host, spec: &SandboxSpec) -> Result<Newborn,
         }
     };
     drop(leftover);
+    newborn.disks = disks;
     match introduce(host, &newborn, owner) {
         Ok(()) => Ok(newborn),
         Err((step, error)) => {
@@ -61,6 +83,15 @@ pub(super) fn give_birth(host: &mut Host, spec: &SandboxSpec) -> Result<Newborn,
             Err(failed(step, error))
         }
     }
+}
+
+/// The read-write binds of a sandbox whose disk is limited, opened to be measured.
+fn disks(spec: &SandboxSpec, binds: &[OpenBind]) -> io::Result<Vec<OwnedFd>> {
+    if spec.limits.disk_bytes.is_none() && spec.limits.disk_files.is_none() {
+        return Ok(Vec::new());
+    }
+    let writable = binds.iter().filter(|bind| bind.access == Access::ReadWrite);
+    writable.map(|bind| bind.mount.try_clone()).collect()
 }
 
 /// Who the payload is on the host.
@@ -76,10 +107,10 @@ fn payload_owner(host: &Host, spec: &SandboxSpec) -> Result<Owner, Refusal> {
 }
 
 /// Opens a bind while the launcher's rights still apply: its parents may be closed to the payload.
-fn open_bind(bind: &Bind) -> Result<OpenBind, Refusal> {
+fn open_bind(bind: &Bind, through_links: bool) -> Result<OpenBind, Refusal> {
     let shown = bind.host.display();
     let refuse = |message: String| Refusal::InvalidSpec { message };
-    let (mount, kind) = copy_callers_mount(&bind.host).map_err(|error| {
+    let (mount, kind) = copy_callers_mount(&bind.host, through_links).map_err(|error| {
         let hint = if error.raw_os_error() == Some(libc::ELOOP) {
             "it leads through a symbolic link; give the real path"
         } else {
@@ -121,7 +152,7 @@ fn clone_init(
         Ok(all) => all,
         Err(error) => return Err((group, error)),
     };
-    match sys::clone3(NAMESPACES, placement.as_ref().map(AsFd::as_fd)) {
+    match sys::clone3(namespaces(spec), placement.as_ref().map(AsFd::as_fd)) {
         Ok(Side::Child) => {
             let (control, go, stdout, stderr) = init_ends;
             init::run(Order {
@@ -138,7 +169,8 @@ fn clone_init(
             })
         }
         Ok(Side::Parent { pid, pidfd }) => {
-            Ok((Newborn { pid, pidfd, control, go, stdout, stderr, group }, init_ends))
+            let disks = Vec::new();
+            Ok((Newborn { pid, pidfd, control, go, stdout, stderr, group, disks }, init_ends))
         }
         Err(error) => Err((group, error)),
     }

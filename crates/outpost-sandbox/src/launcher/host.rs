@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::cgroup::Cgroups;
+use super::keep::Wishes;
 use crate::report::{HostReport, Isolation, IsolationLevel};
 use crate::spec::{DEFAULT_PAYLOAD_OWNER, Owner};
 use crate::sys;
@@ -22,19 +23,21 @@ pub(super) struct Host {
     pub(super) cgroups: Cgroups,
     pub(super) userland: Userland,
     pub(super) filter: Vec<seccompiler::sock_filter>,
+    /// Weakened sandboxes may be made.
+    pub(super) for_proofs: bool,
     extra_groups: bool,
 }
 
 impl Host {
     /// Looks at the host and prepares this process: an ordinary user's launcher moves into a user and mount namespace
     /// of its own, where it may copy mounts and map ids exactly as root may outside.
-    pub(super) fn prepare(socket: &Path) -> Result<Self, String> {
+    pub(super) fn prepare(socket: &Path, for_proofs: bool) -> Result<Self, String> {
         let me = Owner::current();
         let rootless = me.uid != 0;
         let extra_groups = rootless
             && rustix::process::getgroups()
                 .is_ok_and(|all| all.iter().any(|group| group.as_raw() != me.gid));
-        let cgroups = Cgroups::discover(&format!("outpost-{:016x}", fingerprint(socket)));
+        let cgroups = Cgroups::discover(&cgroup_name(socket));
         if rootless {
             enter_own_namespace(me).map_err(|error| userns_hint(&error))?;
         } else {
@@ -50,19 +53,20 @@ impl Host {
             cgroups,
             userland: Userland::discover(),
             filter,
+            for_proofs,
             extra_groups,
         })
     }
 
     /// What a sandbox gets, given what its init found.
-    pub(super) fn isolation(&self, facts: &InitFacts, writable_binds: bool) -> Isolation {
+    pub(super) fn isolation(&self, facts: &InitFacts, wishes: &Wishes) -> Isolation {
         let mut enforced: Vec<String> = [
             "namespaces user, mount, pid, net, ipc, uts, cgroup",
             "private root, host userland read-only",
             "no network but loopback",
             "no_new_privs, no capabilities",
             "seccomp filter",
-            "size of /tmp and HOME",
+            if wishes.bound_home { "size of /tmp" } else { "size of /tmp and HOME" },
         ]
         .map(str::to_owned)
         .into();
@@ -80,14 +84,17 @@ impl Host {
         } else {
             missing.push("hidepid: this kernel cannot set it per mount".to_owned());
         }
-        if writable_binds {
-            missing.push("disk quota on read-write binds".to_owned());
+        if wishes.disk_limit && wishes.writable_binds {
+            enforced.push("disk limit of read-write binds, watched".to_owned());
+        } else if wishes.writable_binds {
+            missing.push("disk limit of read-write binds: none was asked for".to_owned());
         }
         if self.extra_groups {
             missing.push(
                 "supplementary groups of the starting user stay in force on bound files".to_owned(),
             );
         }
+        missing.extend(wishes.weakened.iter().map(|off| format!("{off:?}: left off for a proof")));
         let level = if self.cgroups.complete() {
             IsolationLevel::Limits
         } else {
@@ -103,9 +110,15 @@ impl Host {
             launcher_pid: std::process::id(),
             rootless: self.rootless,
             payload_owner: self.payload_owner,
-            isolation: self.isolation(&facts, false),
+            isolation: self.isolation(&facts, &Wishes::default()),
         }
     }
+}
+
+/// The name of the directories that the launcher at this socket has in the cgroup hierarchies.
+#[must_use]
+pub fn cgroup_name(socket: &Path) -> String {
+    format!("outpost-{:016x}", fingerprint(socket))
 }
 
 /// A stable number for a path (FNV-1a, 64 bits), to tell launchers apart by name.

@@ -9,7 +9,9 @@ use super::birth::Newborn;
 use super::cgroup::{Cgroups, Group};
 use super::{BUILD_SECONDS_MAX, ORPHAN_FINISHED_SECONDS, ORPHAN_PARKED_SECONDS};
 use crate::report::{ExitReport, Isolation};
+use crate::spec::{Access, HOME_INSIDE, SandboxSpec};
 use crate::sys::Reaped;
+use crate::weakness::Weakness;
 use crate::wire::{Record, Stage};
 
 /// How far a kept sandbox is.
@@ -26,6 +28,28 @@ pub(super) enum Phase {
         since: Instant,
     },
     Finished(ExitReport),
+}
+
+/// What a spec asked for, as far as it decides what is enforced.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    pub(super) writable_binds: bool,
+    /// HOME is a bind, so nothing but the disk limit bounds it.
+    pub(super) bound_home: bool,
+    pub(super) disk_limit: bool,
+    pub(super) weakened: Vec<Weakness>,
+}
+
+impl Wishes {
+    fn of(spec: &SandboxSpec) -> Self {
+        let limits = &spec.limits;
+        Self {
+            writable_binds: spec.binds.iter().any(|bind| bind.access == Access::ReadWrite),
+            bound_home: spec.binds_exactly(HOME_INSIDE),
+            disk_limit: limits.disk_bytes.is_some(),
+            weakened: spec.weakened.iter().copied().collect(),
+        }
+    }
 }
 
 /// What exists only while the init lives.
@@ -48,12 +72,13 @@ pub(super) struct Kept {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) isolation: Option<Isolation>,
-    pub(super) writable_binds: bool,
+    pub(super) wishes: Wishes,
     wall: Option<Duration>,
     born: Instant,
     exit: Option<(Option<i32>, Option<i32>)>,
     pub(super) killed: bool,
     wall_limit_hit: bool,
+    pub(super) disk_limit_hit: bool,
     /// A deadline of this phase has passed and was acted on.
     expired: bool,
     /// Let go of as soon as it ends: its owner released it or nobody ever knew it.
@@ -61,27 +86,22 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(
-        id: String,
-        seq: u64,
-        newborn: Newborn,
-        wall_seconds: Option<u32>,
-        now: Instant,
-    ) -> Self {
-        let Newborn { pid, pidfd, control, go, stdout, stderr, group } = newborn;
+    pub(super) fn new(spec: &SandboxSpec, seq: u64, newborn: Newborn, now: Instant) -> Self {
+        let Newborn { pid, pidfd, control, go, stdout, stderr, group, .. } = newborn;
         Self {
-            id,
+            id: spec.id.clone(),
             phase: Phase::Building { seq, failure: None },
             living: Some(Living { pid, pidfd, control, go, listener: None, group }),
             stdout,
             stderr,
             isolation: None,
-            writable_binds: false,
-            wall: wall_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            wishes: Wishes::of(spec),
+            wall: spec.limits.wall_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             born: now,
             exit: None,
             killed: false,
             wall_limit_hit: false,
+            disk_limit_hit: false,
             expired: false,
             forget: false,
         }
@@ -109,7 +129,7 @@ impl Kept {
         let (code, signal) = self.exit.unwrap_or_else(|| {
             let killed = libc::WIFSIGNALED(reaped.status).then(|| libc::WTERMSIG(reaped.status));
             // An init that ended by itself without a payload leaves neither code nor signal.
-            (None, killed)
+            (None, if self.disk_limit_hit { Some(libc::SIGXFSZ) } else { killed })
         });
         let counts = self.living.take().map(|living| {
             let counts = living.group.counts();
@@ -125,6 +145,7 @@ impl Kept {
             oom_killed: counts.oom_killed,
             killed: self.killed,
             wall_limit_hit: self.wall_limit_hit,
+            disk_limit_hit: self.disk_limit_hit,
             memory_peak_bytes: counts.memory_peak_bytes,
             cpu_micros: counts.cpu_micros.unwrap_or(reaped.cpu_micros),
             duration_micros: micros,

@@ -8,7 +8,10 @@ mod birth;
 pub(crate) mod cgroup;
 mod host;
 mod keep;
+mod meter;
 mod serve;
+
+pub use host::cgroup_name;
 
 use std::ffi::OsString;
 use std::fs;
@@ -63,8 +66,19 @@ struct Options {
 /// The calling process ends with code 0 once the launcher, its child in a session of its own, answers at the socket;
 /// with [`EXIT_ALREADY_RUNNING`] (3) if another one already does; with 1 and a message on standard error otherwise.
 pub fn launcher_main(arguments: impl IntoIterator<Item = OsString>) -> ! {
+    become_launcher(arguments, false)
+}
+
+/// The same for a program that proves the self-test's probes: this launcher also makes sandboxes that are weakened on
+/// purpose. No program of the product calls it.
+#[doc(hidden)]
+pub fn launcher_main_for_proofs(arguments: impl IntoIterator<Item = OsString>) -> ! {
+    become_launcher(arguments, true)
+}
+
+fn become_launcher(arguments: impl IntoIterator<Item = OsString>, for_proofs: bool) -> ! {
     // The forked launcher must not unwind into the caller's main.
-    let run = std::panic::AssertUnwindSafe(|| start(arguments));
+    let run = std::panic::AssertUnwindSafe(|| start(arguments, for_proofs));
     let code = match std::panic::catch_unwind(run) {
         Ok(Ok(code)) => code,
         Ok(Err(message)) => {
@@ -82,7 +96,7 @@ fn complain(message: &str) {
     let _nowhere_else_to_say_it = writeln!(io::stderr(), "{message}");
 }
 
-fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<i32, String> {
+fn start(arguments: impl IntoIterator<Item = OsString>, for_proofs: bool) -> Result<i32, String> {
     // A launcher lives long: it must not hold open what somebody up the line of starters forgot to close.
     sys::close_all_but(&[]).map_err(|error| format!("inherited descriptors: {error}"))?;
     let options = parse(arguments)?;
@@ -97,7 +111,7 @@ fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<i32, String> {
         return Ok(await_child(ready));
     }
     drop(ready);
-    serve_detached(&options, lock, tell_ready)
+    serve_detached(&options, for_proofs, lock, tell_ready)
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Options, String> {
@@ -165,11 +179,16 @@ fn await_child(ready: OwnedFd) -> i32 {
     }
 }
 
-fn serve_detached(options: &Options, lock: OwnedFd, tell_ready: OwnedFd) -> Result<i32, String> {
+fn serve_detached(
+    options: &Options,
+    for_proofs: bool,
+    lock: OwnedFd,
+    tell_ready: OwnedFd,
+) -> Result<i32, String> {
     let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     rustix::process::setsid().map_err(|error| text("session")(error.into()))?;
     rustix::process::chdir("/").map_err(|error| text("working directory")(error.into()))?;
-    let host = host::Host::prepare(&options.socket)?;
+    let host = host::Host::prepare(&options.socket, for_proofs)?;
     let listener = listen(&options.socket).map_err(text("socket"))?;
     let log = open_log(&options.socket).map_err(text("log file"))?;
     let mut service =

@@ -11,14 +11,16 @@ use rustix::net::{SocketFlags, accept_with};
 use super::birth::give_birth;
 use super::host::Host;
 use super::keep::{Kept, Phase};
+use super::meter::Meter;
 use super::{OUTBOX_FRAMES_MAX, SANDBOXES_MAX, SWEEP_MILLIS, complain};
 use crate::error::Refusal;
-use crate::spec::{Access, SandboxSpec};
+use crate::spec::{Limits, SandboxSpec};
 use crate::sys;
 use crate::wire::{self, Answer, Ask, Frame, FromInit, Peer, Request, Said, ToInit, Versions};
 
 const TOKEN_LISTENER: u64 = 0;
 const TOKEN_CLIENT: u64 = 1;
+const TOKEN_METER: u64 = u64::MAX;
 /// Tokens of sandboxes: their key times two, plus one for the pidfd. Keys start at one.
 const EVENTS_PER_ROUND_MAX: usize = 64;
 /// Messages taken from the client before other events get their turn.
@@ -43,6 +45,8 @@ pub(super) struct Service {
     /// When the last client left, or when the launcher started.
     alone_since: Option<Instant>,
     shutdown: bool,
+    /// Started when it is first needed.
+    meter: Option<Meter>,
 }
 
 impl Service {
@@ -60,6 +64,7 @@ impl Service {
             idle,
             alone_since: Some(Instant::now()),
             shutdown: false,
+            meter: None,
         })
     }
 
@@ -95,6 +100,9 @@ impl Service {
     pub(super) fn finish(&mut self) {
         for kept in self.kept.values_mut() {
             kept.kill();
+        }
+        if let Some(meter) = self.meter.take() {
+            meter.stop();
         }
         self.host.cgroups.close();
     }
@@ -139,6 +147,7 @@ impl Service {
                 self.flush();
                 self.hear_client();
             }
+            TOKEN_METER => self.hear_meter(),
             token if token % 2 == 0 => self.hear_init(token / 2, flags),
             token => self.bury(token / 2),
         }
@@ -292,20 +301,25 @@ impl Service {
 
     fn create(&mut self, seq: u64, spec: &SandboxSpec) -> Result<(), Refusal> {
         spec.validate().map_err(|error| Refusal::InvalidSpec { message: error.to_string() })?;
+        if !spec.weakened.is_empty() && !self.host.for_proofs {
+            let message = "this launcher leaves no protection off".to_owned();
+            return Err(Refusal::InvalidSpec { message });
+        }
         if self.keys.contains_key(&spec.id) {
             return Err(Refusal::AlreadyExists { id: spec.id.clone() });
         }
         if self.kept.len() >= SANDBOXES_MAX || self.shutdown {
             return Err(Refusal::Full { max: SANDBOXES_MAX });
         }
-        let newborn = give_birth(&mut self.host, spec)?;
+        let mut newborn = give_birth(&mut self.host, spec)?;
         let key = self.next_key;
         self.next_key += 1;
+        let disks = std::mem::take(&mut newborn.disks);
+        let pid = newborn.pid;
         let watched = watch(&self.epoll, newborn.control.as_fd(), key * 2)
-            .and_then(|()| watch(&self.epoll, newborn.pidfd.as_fd(), key * 2 + 1));
-        let mut kept =
-            Kept::new(spec.id.clone(), seq, newborn, spec.limits.wall_seconds, Instant::now());
-        kept.writable_binds = spec.binds.iter().any(|bind| bind.access == Access::ReadWrite);
+            .and_then(|()| watch(&self.epoll, newborn.pidfd.as_fd(), key * 2 + 1))
+            .and_then(|()| self.meter(key, pid, &spec.limits, disks));
+        let mut kept = Kept::new(spec, seq, newborn, Instant::now());
         if let (Err(error), Phase::Building { failure, .. }) = (watched, &mut kept.phase) {
             *failure = Some(format!("watch the new sandbox: {error}"));
             kept.kill();
@@ -313,6 +327,58 @@ impl Service {
         self.keys.insert(spec.id.clone(), key);
         self.kept.insert(key, kept);
         Ok(())
+    }
+
+    /// Has the disk of a sandbox watched, if there is anything to watch.
+    fn meter(
+        &mut self,
+        key: u64,
+        pid: i32,
+        limits: &Limits,
+        disks: Vec<OwnedFd>,
+    ) -> io::Result<()> {
+        if disks.is_empty() {
+            return Ok(());
+        }
+        let meter = match self.meter.take() {
+            Some(meter) => meter,
+            None => {
+                let meter = Meter::start()?;
+                watch(&self.epoll, meter.socket(), TOKEN_METER)?;
+                meter
+            }
+        };
+        self.meter.insert(meter).watch(key, pid, limits, disks)
+    }
+
+    /// Ends the sandboxes that took more disk than they may.
+    fn hear_meter(&mut self) {
+        loop {
+            let Some(meter) = &self.meter else { return };
+            match meter.hear() {
+                Ok(Some(over)) => {
+                    if let Some(kept) = self.kept.get_mut(&over.key) {
+                        complain(&format!("{} is ended: {}", kept.id, over.what));
+                        kept.disk_limit_hit = true;
+                        kept.kill();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(None) | Err(_) => return self.lose_meter(),
+            }
+        }
+    }
+
+    /// Without a meter a limit is no limit: what relied on it ends.
+    fn lose_meter(&mut self) {
+        complain("the process that watches disk limits ended; so do the sandboxes it watched");
+        if let Some(meter) = self.meter.take() {
+            let _was_watched = epoll::delete(&self.epoll, meter.socket());
+            meter.stop();
+        }
+        for kept in self.kept.values_mut().filter(|kept| kept.wishes.disk_limit) {
+            kept.kill();
+        }
     }
 
     fn answer_with_record(&mut self, seq: u64, key: u64) {
@@ -405,7 +471,7 @@ impl Service {
             (FromInit::Ready { .. }, Phase::Building { .. }) if kept.forget => {}
             (FromInit::Ready { facts }, Phase::Building { seq, failure: None }) => {
                 let seq = *seq;
-                kept.isolation = Some(self.host.isolation(&facts, kept.writable_binds));
+                kept.isolation = Some(self.host.isolation(&facts, &kept.wishes));
                 if let Some(living) = &mut kept.living {
                     living.listener = fds.into_iter().next();
                 }
@@ -451,6 +517,9 @@ impl Service {
             None
         };
         let report = kept.finish(reaped, &mut self.host.cgroups, Instant::now());
+        if let Some(meter) = self.meter.as_ref().filter(|_| kept.wishes.writable_binds) {
+            meter.forget(key);
+        }
         let (id, forget) = (kept.id.clone(), kept.forget);
         if let Some((seq, message)) = unborn {
             self.drop_kept(key);

@@ -46,8 +46,12 @@ fn calls() -> Vec<(libc::c_long, [i64; 3], i32)> {
     let uevent = i64::from(libc::NETLINK_KOBJECT_UEVENT);
     calls.push((libc::SYS_socket, [libc::AF_NETLINK.into(), raw, uevent], libc::EPERM));
     calls.push((libc::SYS_ioctl, [0, libc::TIOCSTI.cast_signed(), 0], libc::EPERM));
+    calls.push((libc::SYS_personality, [0x040_0000, 0, 0], libc::EPERM));
+    calls.push((467, [0; 3], libc::ENOSYS));
     // What must work, so that the list above proves something.
     calls.push((libc::SYS_getpid, [0; 3], 0));
+    calls.push((libc::SYS_personality, [0xffff_ffff, 0, 0], 0));
+    calls.push((libc::SYS_personality, [0x004_0000, 0, 0], 0));
     calls.push((libc::SYS_unshare, [libc::CLONE_FILES.into(), 0, 0], 0));
     calls.push((libc::SYS_socket, [libc::AF_NETLINK.into(), raw, 0], 0));
     calls.push((libc::SYS_socket, [libc::AF_INET.into(), stream, 0], 0));

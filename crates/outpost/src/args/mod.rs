@@ -123,6 +123,8 @@ pub(crate) enum Command {
     Fleet,
     /// Check this machine and say what to do
     Doctor(DoctorArgs),
+    /// Attack a sandbox of this machine from inside and say what held
+    Selftest,
     /// See it work: an agent fixes a failing test in a sample repository
     Demo(DemoArgs),
     /// Measure this machine: goal, measured, floor

@@ -14,6 +14,7 @@ pub(crate) mod fleet;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod scripted;
+pub(crate) mod selftest;
 pub(crate) mod serve;
 pub(crate) mod status;
 
@@ -40,6 +41,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
             AgentsCommand::Install(args) => agents::install(ctx, &args).await,
         },
         Command::Doctor(_) => doctor::run(ctx).await,
+        Command::Selftest => Box::pin(selftest::run(ctx)).await,
         Command::Demo(args) => Box::pin(demo::run(ctx, &args)).await,
         Command::Bench(args) => bench::run(ctx, *args),
         Command::Serve(args) => Box::pin(serve::run(ctx, &args)).await,
