@@ -45,6 +45,25 @@ pub(crate) async fn read<T: DeserializeOwned>(
     }
 }
 
+/// Reads a body of at most `bytes_max` that must be JSON. An empty one is `None`.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<Option<T>, ApiError> {
+    let bytes = collect(headers, body).await?;
+    if bytes.len() > bytes_max {
+        let message = format!("The body is over its bound of {bytes_max} bytes.");
+        return Err(ApiError::new(ErrorCode::PayloadTooLarge, message));
+    }
+    match kind(headers) {
+        _ if bytes.is_empty() => Ok(None),
+        Some(Kind::Json) => explain::from_json(&bytes).map(Some),
+        _ => Err(ApiError::new(ErrorCode::UnsupportedMediaType, "The body must be JSON.")
+            .with_hint("Send it with the header Content-Type: application/json.")),
+    }
+}
+
 /// Reads and drops what is left of a body, up to [`DISCARD_BYTES_MAX`].
 pub(crate) async fn discard(body: Body) {
     if body.is_end_stream() {

@@ -42,6 +42,10 @@ const GUARDED: [ErrorCode; 5] = [
         routes::diff,
         routes::artifacts,
         routes::artifact,
+        routes::put_secret,
+        routes::secrets,
+        routes::delete_secret,
+        routes::rekey_secrets,
         routes::fleet,
         routes::health_fleet,
         routes::health,
@@ -88,6 +92,7 @@ fn documented_path(op: Op) -> String {
 fn operation_mut<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {
     match *method {
         Method::POST => item.post.as_mut(),
+        Method::PUT => item.put.as_mut(),
         Method::DELETE => item.delete.as_mut(),
         _ => item.get.as_mut(),
     }

@@ -27,6 +27,10 @@ pub(crate) enum Op {
     Runs,
     Artifacts,
     Artifact,
+    PutSecret,
+    Secrets,
+    DeleteSecret,
+    RekeySecrets,
     Fleet,
     HealthFleet,
     Health,
@@ -37,7 +41,7 @@ pub(crate) enum Op {
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -47,6 +51,10 @@ impl Op {
         Self::Runs,
         Self::Artifacts,
         Self::Artifact,
+        Self::PutSecret,
+        Self::Secrets,
+        Self::DeleteSecret,
+        Self::RekeySecrets,
         Self::Fleet,
         Self::HealthFleet,
         Self::Health,
@@ -66,6 +74,9 @@ impl Op {
             Self::Runs => "/runs",
             Self::Artifacts => "/artifacts/{id}",
             Self::Artifact => "/artifacts/{id}/{*name}",
+            Self::PutSecret | Self::DeleteSecret => "/secrets/{name}",
+            Self::Secrets => "/secrets",
+            Self::RekeySecrets => "/secrets/rekey",
             Self::Fleet => "/fleet",
             Self::HealthFleet => "/health/fleet",
             Self::Health => "/health",
@@ -78,8 +89,9 @@ impl Op {
     /// Its method; GET answers HEAD too.
     pub(crate) const fn method(self) -> Method {
         match self {
-            Self::CreateDispatch => Method::POST,
-            Self::CancelDispatch => Method::DELETE,
+            Self::CreateDispatch | Self::RekeySecrets => Method::POST,
+            Self::PutSecret => Method::PUT,
+            Self::CancelDispatch | Self::DeleteSecret => Method::DELETE,
             _ => Method::GET,
         }
     }
@@ -97,6 +109,9 @@ impl Op {
             | Self::Artifacts
             | Self::Fleet
             | Self::HealthFleet => Access::Key(Scope::Status),
+            Self::PutSecret | Self::Secrets | Self::DeleteSecret | Self::RekeySecrets => {
+                Access::Key(Scope::Admin)
+            }
             Self::Artifact => Access::KeyOrSignature(Scope::Status),
             Self::Health | Self::Live | Self::Ready | Self::OpenApi => Access::Open,
         }
@@ -124,12 +139,21 @@ impl Op {
                 ErrorCode::PayloadTooLarge,
                 ErrorCode::UnsupportedMediaType,
             ],
+            Self::PutSecret => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
+                ErrorCode::SecretsUnavailable,
+            ],
+            Self::RekeySecrets => &[ErrorCode::InvalidField, ErrorCode::SecretsUnavailable],
             Self::GetDispatch
             | Self::Events
             | Self::Logs
             | Self::Diff
             | Self::Artifacts
-            | Self::Artifact => &[ErrorCode::InvalidField, ErrorCode::NotFound],
+            | Self::Artifact
+            | Self::DeleteSecret => &[ErrorCode::InvalidField, ErrorCode::NotFound],
             _ => &[ErrorCode::InvalidField],
         }
     }

@@ -1,8 +1,9 @@
-//! Ids in paths. A malformed one, an unknown one and one of another tenant look alike.
+//! Ids and names in paths. A malformed one, an unknown one and one of another tenant look alike.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
-use outpost_types::{ApiError, DispatchId};
+use outpost_types::limits::SECRET_NAME_BYTES_MAX;
+use outpost_types::{ApiError, DispatchId, SecretName};
 
 use crate::files::is_artifact_name;
 use crate::problem::Refusal;
@@ -41,6 +42,46 @@ impl<S: Send + Sync> FromRequestParts<S> for FilePath {
         let id = id(&params)?;
         Ok(Self { id, name })
     }
+}
+
+/// The secret a path names.
+#[derive(Debug, Clone)]
+pub(crate) struct SecretPath(pub(crate) SecretName);
+
+/// The same for one that may be made: a name that none can have is said to be wrong. It is not
+/// repeated, since it may be the value in the wrong place.
+#[derive(Debug, Clone)]
+pub(crate) struct WantedSecretPath(pub(crate) SecretName);
+
+impl<S: Send + Sync> FromRequestParts<S> for SecretPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        Ok(Self(secret_name(&params).ok_or_else(ApiError::not_found)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for WantedSecretPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        let wrong = || {
+            ApiError::field(
+                "name",
+                format!(
+                    "`name` must be 1 to {SECRET_NAME_BYTES_MAX} characters of A-Z, 0-9 and _, the first a letter."
+                ),
+            )
+        };
+        Ok(Self(secret_name(&params).ok_or_else(wrong)?))
+    }
+}
+
+fn secret_name(params: &RawPathParams) -> Option<SecretName> {
+    let (_, name) = params.iter().find(|(name, _)| *name == "name")?;
+    name.parse().ok()
 }
 
 async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Refusal> {

@@ -4,6 +4,7 @@ mod artifacts;
 mod dispatch;
 mod health;
 mod ids;
+mod secrets;
 mod streams;
 
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub(crate) use artifacts::{__path_artifact, __path_list as __path_artifacts};
 pub(crate) use dispatch::{__path_cancel, __path_create, __path_get, __path_runs};
 pub(crate) use health::{
     __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi, __path_ready,
+};
+pub(crate) use secrets::{
+    __path_delete as __path_delete_secret, __path_list as __path_secrets,
+    __path_put as __path_put_secret, __path_rekey as __path_rekey_secrets,
 };
 pub(crate) use streams::{__path_diff, __path_events, __path_logs};
 
@@ -79,6 +84,7 @@ fn guarded(
 fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
     let filter = match op.method() {
         Method::POST => MethodFilter::POST,
+        Method::PUT => MethodFilter::PUT,
         Method::DELETE => MethodFilter::DELETE,
         _ => MethodFilter::GET,
     };
@@ -92,6 +98,10 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::Diff => on(filter, streams::diff),
         Op::Artifacts => on(filter, artifacts::list),
         Op::Artifact => on(filter, artifacts::artifact),
+        Op::PutSecret => on(filter, secrets::put),
+        Op::Secrets => on(filter, secrets::list),
+        Op::DeleteSecret => on(filter, secrets::delete),
+        Op::RekeySecrets => on(filter, secrets::rekey),
         Op::Fleet => on(filter, health::fleet),
         Op::HealthFleet => on(filter, health::health_fleet),
         Op::Health => on(filter, health::health),

@@ -12,5 +12,6 @@ mod harness;
 mod logs;
 mod memory;
 mod requests;
+mod secrets;
 mod stop;
 mod streams;

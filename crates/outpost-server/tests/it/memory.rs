@@ -14,7 +14,8 @@ use outpost_types::{
     AgentAvailability, AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest,
     Created, DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData,
     EventEnvelope, EventStream, FleetView, KeyId, ListQuery, LogQuery, LogStream, LogStreamName,
-    Page, PhaseTimings, Scope, TenantId, Tier, Timestamp,
+    Page, PhaseTimings, PutSecret, RekeyView, Scope, SecretName, SecretScope, SecretValue,
+    SecretView, TenantId, Tier, Timestamp,
 };
 use tokio::sync::watch;
 
@@ -36,6 +37,7 @@ struct State {
     entries: BTreeMap<DispatchId, Entry>,
     idempotency: HashMap<(TenantId, String), (DispatchRequest, DispatchId)>,
     keys: HashMap<String, Result<Arc<Caller>, AuthError>>,
+    secrets: BTreeMap<(TenantId, SecretScope, SecretName), (SecretView, SecretValue)>,
     unready: Option<String>,
 }
 
@@ -153,6 +155,13 @@ impl Memory {
     /// Adds output.
     pub(crate) fn print(&self, id: DispatchId, bytes: &[u8]) {
         self.change(id, |entry| entry.log.extend_from_slice(bytes));
+    }
+
+    /// The value of a secret of `tenant`, as it arrived.
+    pub(crate) fn secret(&self, tenant: &str, name: &str) -> Option<SecretValue> {
+        let tenant: TenantId = tenant.parse().unwrap();
+        let place = (tenant, SecretScope::Tenant, name.parse().unwrap());
+        self.lock().secrets.get(&place).map(|(_, value)| value.clone())
     }
 
     /// Adds a file.
@@ -469,6 +478,52 @@ impl Api for Session {
                 },
             }],
         })
+    }
+
+    async fn put_secret(
+        &self,
+        name: SecretName,
+        request: PutSecret,
+    ) -> Result<SecretView, ApiError> {
+        let (kind, scope) = (request.kind.unwrap_or_default(), request.scope.unwrap_or_default());
+        request.value.check(kind)?;
+        let place = (self.tenant.clone(), scope, name.clone());
+        let mut state = self.memory.lock();
+        let version = state.secrets.get(&place).map_or(1, |(view, _)| view.version + 1);
+        let view = SecretView {
+            provider: name.provider(),
+            name,
+            kind,
+            scope,
+            version,
+            created_at: Timestamp::from_millis(1),
+            updated_at: Timestamp::from_millis(version),
+            last_used_at: None,
+            use_count: 0,
+        };
+        state.secrets.insert(place, (view.clone(), request.value));
+        Ok(view)
+    }
+
+    async fn list_secrets(&self) -> Result<Vec<SecretView>, ApiError> {
+        let state = self.memory.lock();
+        let own = state.secrets.iter().filter(|((tenant, ..), _)| *tenant == self.tenant);
+        Ok(own.map(|(_, (view, _))| view.clone()).collect())
+    }
+
+    async fn delete_secret(
+        &self,
+        name: SecretName,
+        scope: SecretScope,
+    ) -> Result<SecretView, ApiError> {
+        let place = (self.tenant.clone(), scope, name);
+        let removed = self.memory.lock().secrets.remove(&place);
+        removed.map(|(view, _)| view).ok_or_else(ApiError::not_found)
+    }
+
+    async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
+        let versions = self.memory.lock().secrets.len() as u64;
+        Ok(RekeyView { key_id: "0123456789abcdef".into(), versions, old_key_left: false })
     }
 }
 
