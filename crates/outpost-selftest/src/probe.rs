@@ -162,8 +162,8 @@ fn answer(arguments: impl IntoIterator<Item = OsString>) -> Result<String, Strin
     if !outside && rustix::system::uname().nodename().to_bytes() != SANDBOX_HOST_NAME {
         return Err("a probe runs inside a sandbox only; use `outpost selftest`".to_owned());
     }
-    if name == inside::WHO_AM_I {
-        return Ok(inside::who_am_i());
+    if let Some(said) = inside::help(&arguments) {
+        return said;
     }
     let probe = probes().find(|probe| probe.name == name);
     let probe = probe.ok_or_else(|| format!("there is no probe {name:?}"))?;

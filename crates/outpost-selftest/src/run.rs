@@ -94,9 +94,7 @@ pub async fn run(
     }
     let isolation = inside_isolation(&stage).await?;
     let rootless = !stage.root;
-    for (probe, attempt) in host::leftovers(stage).await? {
-        add(judge(probe.group, probe.name, probe.attack, &attempt, false));
-    }
+    host::leftovers(stage).await?.into_iter().for_each(&mut add);
     Ok(Report { verdicts, enforced: isolation.enforced, missing: isolation.missing, rootless })
 }
 
@@ -262,6 +260,15 @@ pub async fn prove(options: &Options) -> Result<Vec<Proved>, SelftestError> {
         let attempt = (probe.run)(&stage, host::Mode::Proof).await?;
         all.push(Proved { name: probe.name, how: probe.proof.to_owned(), attempt: Some(attempt) });
     }
+    let place = stage.place()?;
+    let parked = stage.sandbox.create(stage.agent_spec(&place)).await?;
+    let attempt = Some(host::remains(stage.dir.path(), &stage.launcher_socket));
+    all.push(Proved {
+        name: "leftover.system",
+        how: "while a sandbox is there".to_owned(),
+        attempt,
+    });
+    parked.discard().await?;
     stage.sandbox.shut_down().await?;
     Ok(all)
 }

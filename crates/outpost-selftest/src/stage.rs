@@ -21,7 +21,7 @@ use crate::probe::{Bait, PROBE_ARGUMENT, Probe};
 use crate::run::{Options, SelftestError};
 
 /// Where the probe is shown inside.
-const PROBE_INSIDE: &str = "/opt/outpost-probe";
+pub(crate) const PROBE_INSIDE: &str = "/opt/outpost-probe";
 /// Where the setuid copy is shown inside.
 const SETUID_INSIDE: &str = "/opt/outpost-setuid";
 /// Where the stand-in of a repository mirror is shown inside.
@@ -132,8 +132,14 @@ impl Stage {
         Ok(())
     }
 
-    fn neighbour_file(&self) -> PathBuf {
+    /// A file of another run, whose content is [`Self::secret`].
+    pub(crate) fn neighbour_file(&self) -> PathBuf {
         self.dir.path().join("attempts/neighbour/workspace/secret")
+    }
+
+    /// What is in the neighbour's file.
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
     }
 
     fn setuid_program(&self) -> PathBuf {
@@ -154,7 +160,9 @@ impl Stage {
     /// Makes the directories of one more attempt.
     pub(crate) fn place(&self) -> io::Result<Place> {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let id = format!("selftest-{}-{number}", std::process::id());
+        // Unique on this host, so that what is left of it can be told.
+        let name = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
+        let id = format!("{name}-{number}");
         let dir = self.dir.path().join("attempts").join(&id);
         fs::create_dir(&dir)?;
         open_to_all(&dir)?;

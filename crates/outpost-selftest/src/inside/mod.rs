@@ -12,6 +12,7 @@ mod network;
 mod privileges;
 mod proc;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
@@ -32,8 +33,34 @@ pub(crate) const ALL: &[&[Probe]] = &[
 /// The name by which a setuid copy of this program is asked who it runs as.
 pub(crate) const WHO_AM_I: &str = "who-am-i";
 
-/// Answers [`WHO_AM_I`].
-pub(crate) fn who_am_i() -> String {
+/// Most times that two names are swapped: the host ends it long before.
+const SWAPS_MAX: u64 = 1 << 32;
+
+/// Does what an attack needs done besides, if that is what the arguments ask for.
+pub(crate) fn help(arguments: &[OsString]) -> Option<Result<String, String>> {
+    let word = |index: usize| arguments.get(index).and_then(|word| word.to_str());
+    let text = |error: io::Error| error.to_string();
+    match (word(0)?, word(1), word(2)) {
+        (WHO_AM_I, ..) => Some(Ok(who_am_i())),
+        ("connect", Some(port), _) => Some(
+            std::net::TcpStream::connect(format!("127.0.0.1:{port}"))
+                .map(|_| String::new())
+                .map_err(text),
+        ),
+        ("swap", Some(one), Some(other)) => Some(swap(one, other).map_err(text)),
+        _ => None,
+    }
+}
+
+fn swap(one: &str, other: &str) -> io::Result<String> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    for _ in 0..SWAPS_MAX {
+        renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?;
+    }
+    Ok(String::new())
+}
+
+fn who_am_i() -> String {
     rustix::process::geteuid().as_raw().to_string()
 }
 
