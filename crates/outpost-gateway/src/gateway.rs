@@ -5,32 +5,51 @@
 //! The real credential therefore never exists inside the sandbox (promise P9), and an upstream
 //! that echoes it is redacted on the way back.
 //!
-//! Bounded: connections, header and body bytes, query, idle times, events waiting to be read. Only the
+//! What a call took is read from the answer as it passes, priced, and held against the attempt's and the
+//! tenant's budget. When the provider wants no calls for now, the call is sent again with another credential of
+//! the route, or held until the time that was named.
+//!
+//! Bounded: connections, header and body bytes, query, idle times, events waiting to be read, calls at once
+//! under a budget, what is read on after an agent hung up, tries and time of a held call. Only the
 //! paths of model calls are forwarded, so a handle cannot be used to list files, keys or batches
-//! of the account behind it. Deliberately absent: metering and budgets, CONNECT and egress to other
-//! hosts (refused as `policy_denied`), following redirects, retries (the CLIs have their own).
+//! of the account behind it. Deliberately absent: CONNECT and egress to other
+//! hosts (refused as `policy_denied`), following redirects, retries after other failures (the CLIs have their
+//! own), the cost of what is charged apart from tokens (searches, containers).
 
 mod answer;
+mod call;
 mod client;
 mod event;
 mod forward;
 mod grant;
+mod ledger;
+mod meter;
+mod prices;
 mod provider;
+mod ratelimit;
 mod redact;
 mod relay;
 mod route;
+mod scan;
 mod session;
+mod usage;
 
-pub use event::{DenialReason, GatewayEvent};
+pub use event::{BudgetScope, DenialReason, GatewayEvent};
 pub use forward::REQUEST_BODY_BYTES_MAX;
 pub use grant::{
     AuthStyle, CREDENTIAL_BYTES_MAX, CREDENTIAL_BYTES_MIN, Credential, GatewayGrant, Handle,
-    ROUTES_MAX, Route, Upstream,
+    RATE_LIMIT_WAIT_SECONDS_MAX, ROUTE_CREDENTIALS_MAX, ROUTES_MAX, Route, Upstream,
+};
+pub use ledger::{LEDGER_TENANTS_MAX, LedgerFull, TenantLedger, TenantShare};
+pub use meter::{BudgetGrant, IN_FLIGHT_MAX};
+pub use prices::{
+    LongPrices, PRICE_ENTRIES_MAX, PRICE_USD_MAX, PriceEntry, PriceError, PriceTable,
 };
 pub use provider::{
     auth_style, base_url_variable, credential_from, default_base_url, route_from, upstream_from,
 };
 pub use session::{Gateway, GatewaySession, GatewayStats};
+pub use usage::{ESTIMATE_BYTES_PER_TOKEN, Framing, Taken, UsageDialect, UsageReader};
 
 /// Why a gateway, a grant or a route cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +88,9 @@ pub enum GatewayError {
     /// No routes, or too many.
     #[error("a grant needs 1 to {ROUTES_MAX} routes, not {0}")]
     RouteCount(usize),
+    /// Too many credentials.
+    #[error("a route can have {ROUTE_CREDENTIALS_MAX} credentials at most")]
+    CredentialCount,
     /// The HTTP client could not be built.
     #[error("the client for model providers could not be set up")]
     Client(#[source] reqwest::Error),

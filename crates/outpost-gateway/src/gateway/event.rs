@@ -1,15 +1,21 @@
 //! What a gateway session reports.
 //!
-//! Bounded: the channel; when nobody reads, new events are dropped and counted. Absent: bodies, queries
-//! and keys.
+//! Bounded: the channel; when nobody reads, new events are dropped and counted, but those about budgets have
+//! their own room and always arrive. Absent: bodies, queries and keys.
 
-use serde::Serialize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use outpost_core::{Nanodollars, Tokens};
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 /// Most events waiting to be read.
 pub(crate) const EVENTS_MAX: usize = 256;
+/// Room for events about budgets: threshold, end, and the end of the tenant's day on as many days as a session can
+/// touch.
+const BUDGET_EVENTS_MAX: usize = 4;
 /// Longest host or path in an event, bytes. Both are the agent's words.
 const TEXT_BYTES_MAX: usize = 512;
 
@@ -32,7 +38,7 @@ pub enum GatewayEvent {
         provider: String,
         /// HTTP status; 502 or 504 when the provider did not answer.
         status: u16,
-        /// The model, if the request named one. The agent's words.
+        /// The model, by the answer's account, else by the request's.
         model: Option<String>,
         /// From the head of the request to the last byte, milliseconds.
         duration_ms: u64,
@@ -42,7 +48,48 @@ pub enum GatewayEvent {
         response_bytes: u64,
         /// Whether the answer arrived to its end.
         complete: bool,
+        /// Tokens, if it is a call that is charged.
+        usage: Option<Tokens>,
+        /// Cost; `None` when the price is unknown or the call is not charged.
+        cost: Option<Nanodollars>,
+        /// Whether `usage` and `cost` are estimates.
+        estimated: bool,
     },
+    /// Most of the attempt's budget is spent. Told once, and never lost.
+    BudgetThreshold {
+        /// What was spent.
+        spent: Nanodollars,
+        /// Of what.
+        limit: Nanodollars,
+    },
+    /// A budget is used up: no further call of a model is passed on. Told once, and never lost.
+    BudgetExhausted {
+        /// What was spent.
+        spent: Nanodollars,
+        /// Of what.
+        limit: Nanodollars,
+        /// Whose budget.
+        scope: BudgetScope,
+    },
+    /// The provider wants no calls for now.
+    RateLimited {
+        /// Name of the route.
+        provider: String,
+        /// When it is tried again, or when the provider would take calls again, milliseconds from now.
+        until_millis_from_now: u64,
+        /// Whether the call is held until then; else the provider's answer was passed on.
+        held: bool,
+    },
+}
+
+/// Whose budget is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetScope {
+    /// The attempt's own.
+    Attempt,
+    /// The tenant's for this UTC day.
+    TenantDay,
 }
 
 /// Why a request was refused.
@@ -61,6 +108,8 @@ pub enum DenialReason {
     PolicyDenied,
     /// More than the body may have.
     BodyTooLarge,
+    /// A budget is in force, and the call is written so that its cost could not be told.
+    NotCountable,
 }
 
 impl DenialReason {
@@ -74,6 +123,7 @@ impl DenialReason {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::PolicyDenied => "policy_denied",
             Self::BodyTooLarge => "body_too_large",
+            Self::NotCountable => "not_countable",
         }
     }
 }
@@ -82,6 +132,8 @@ impl DenialReason {
 #[derive(Debug)]
 pub(crate) struct Reporter {
     sender: mpsc::Sender<GatewayEvent>,
+    /// Room that is kept for events about budgets.
+    reserved: Mutex<Vec<mpsc::OwnedPermit<GatewayEvent>>>,
     pub(crate) calls: AtomicU64,
     pub(crate) denials: AtomicU64,
     pub(crate) dropped: AtomicU64,
@@ -89,8 +141,10 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<GatewayEvent>) {
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+        let (sender, receiver) = mpsc::channel(EVENTS_MAX + BUDGET_EVENTS_MAX);
+        let reserve = |_| sender.clone().try_reserve_owned().ok();
         let reporter = Self {
+            reserved: Mutex::new((0..BUDGET_EVENTS_MAX).filter_map(reserve).collect()),
             sender,
             calls: AtomicU64::new(0),
             denials: AtomicU64::new(0),
@@ -111,7 +165,27 @@ impl Reporter {
         self.send(event);
     }
 
-    fn send(&self, event: GatewayEvent) {
+    pub(crate) fn rate_limited(&self, provider: &str, wait: Duration, held: bool) {
+        let until_millis_from_now = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            provider,
+            until_millis_from_now,
+            held,
+            "a model provider wants no calls for now"
+        );
+        let provider = provider.to_owned();
+        self.send(GatewayEvent::RateLimited { provider, until_millis_from_now, held });
+    }
+
+    pub(crate) fn budget(&self, event: GatewayEvent) {
+        let room = self.reserved.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match room {
+            Some(room) => drop(room.send(event)),
+            None => self.send(event),
+        }
+    }
+
+    pub(crate) fn send(&self, event: GatewayEvent) {
         if self.sender.try_send(event).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

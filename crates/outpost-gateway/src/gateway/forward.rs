@@ -1,42 +1,45 @@
 //! One request: check it, swap the key, pass it on, clean the answer.
 //!
-//! Bounded: query, request body, time to the head of the answer. Absent: anything the agent could steer but
+//! Bounded: query, request body. Absent: anything the agent could steer but
 //! path, query, body and harmless headers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, request};
+use http::{Method, Request, Response, StatusCode, request, response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use outpost_core::Nanodollars;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::answer;
+use super::call::{Drains, Next, Sent, Tries};
 use super::client::UpstreamClient;
-use super::event::{DenialReason, Reporter};
-use super::grant::{GatewayGrant, Route};
+use super::event::{BudgetScope, DenialReason, Reporter};
+use super::grant::{Credential, GatewayGrant, Route};
+use super::meter::{CallMeter, Meter, Refusal};
+use super::ratelimit;
 use super::redact::Redactor;
-use super::relay::{AnswerBody, CallReport, RequestBody, RequestTally};
-use super::route::{Verdict, judge, model_in};
+use super::relay::Strictness::{self, Countable, CountableChat};
+use super::relay::{AnswerBody, CallReport, ReplayPool, RequestBody, RequestTally};
+use super::route::{Verdict, charged, judge, model_in};
+use super::usage::UsageDialect;
 use crate::serve::{self, Body};
 
 /// Largest request body, bytes.
 pub const REQUEST_BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Longest query, bytes.
 const QUERY_BYTES_MAX: usize = 1024;
-/// Longest time from the head of a request to the head of its answer, seconds. Without streaming it
-/// includes all of the model's thinking.
-const ANSWER_HEAD_SECONDS_MAX: u64 = 900;
-
 /// Headers in which a key may arrive; none of them is passed on.
 const KEY_HEADERS: [&str; 3] = ["x-api-key", "authorization", "x-goog-api-key"];
 
 /// Request headers that are not passed on: about the connection (the length follows the body), about the way here, or a choice of whom to
 /// bill that is not the agent's.
-const REQUEST_HEADERS_DROPPED: [&str; 21] = [
+const REQUEST_HEADERS_DROPPED: [&str; 23] = [
     "connection",
     "keep-alive",
     "proxy-authorization",
@@ -58,6 +61,9 @@ const REQUEST_HEADERS_DROPPED: [&str; 21] = [
     "openai-organization",
     "openai-project",
     "x-goog-user-project",
+    // These would hide the count of tokens, or make another call of this one.
+    "x-goog-fieldmask",
+    "x-http-method-override",
 ];
 
 /// Answer headers that are not passed on: about the connection, or about the account behind the key.
@@ -86,8 +92,23 @@ pub(crate) struct Door {
     pub(crate) grant: GatewayGrant,
     pub(crate) client: UpstreamClient,
     pub(crate) reporter: Arc<Reporter>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) drains: Arc<Drains>,
+    pub(crate) replays: Arc<ReplayPool>,
     /// Cancelled when the session ends: from then on nothing is passed on.
     pub(crate) stop: CancellationToken,
+}
+
+/// A call that is passed on.
+struct Call<'a> {
+    route: &'a Route,
+    url: Url,
+    head: &'a request::Parts,
+    path_model: Option<&'a str>,
+    /// How it is charged, if it is.
+    charged: Option<UsageDialect>,
+    tally: Arc<RequestTally>,
+    began: Instant,
 }
 
 impl Door {
@@ -164,59 +185,144 @@ impl Door {
         if content_length(&head.headers).is_some_and(|bytes| bytes > REQUEST_BODY_BYTES_MAX) {
             return self.deny(None, path, DenialReason::BodyTooLarge);
         }
-        let Some(url) = target(route, rest, head.uri.query()) else {
+        let charged = charged(&head.method, rest);
+        let Some(url) = target(route, rest, head.uri.query(), charged) else {
             return self.deny(None, path, DenialReason::PathNotAllowed);
-        };
-        let tally = Arc::new(RequestTally::default());
-        let mut report = CallReport {
-            reporter: Arc::clone(&self.reporter),
-            provider: route.name.clone(),
-            status: StatusCode::BAD_GATEWAY.as_u16(),
-            path_model: model_in(rest).map(str::to_owned),
-            tally: Arc::clone(&tally),
-            began,
-            response_bytes: 0,
-            complete: false,
         };
         if route.upstream.is_https() && !self.client.https {
             let message = "This host has no certificate authorities, so the gateway cannot reach the \
                 model provider: install the package ca-certificates and restart Outpost.";
             return answer::problem(StatusCode::BAD_GATEWAY, "no_certificates", message);
         }
-        let body = RequestBody {
-            inner: body,
-            tally: Arc::clone(&tally),
-            bytes_max: REQUEST_BODY_BYTES_MAX,
+        let strictness = match charged {
+            Some(dialect) if self.meter.limited() => {
+                if !is_plain(&head.headers) {
+                    return self.deny(None, path, DenialReason::NotCountable);
+                }
+                if dialect == UsageDialect::Chat { CountableChat } else { Countable }
+            }
+            _ => Strictness::Any,
         };
-        let mut call = self.client.http.request(head.method.clone(), url);
-        call = call.headers(request_headers(&head.headers, route));
-        if head.method == Method::POST {
-            call = call.body(reqwest::Body::wrap(body));
+        let tally = Arc::new(RequestTally::new(strictness, &self.replays));
+        let call = Call { route, url, head, path_model: model_in(rest), charged, tally, began };
+        self.carry_out(&call, body).await
+    }
+
+    /// Sends the call, again where the provider wants no calls for now, until there is an answer to pass on.
+    async fn carry_out(&self, call: &Call<'_>, body: Incoming) -> Response<Body> {
+        let mut meter = call.charged.map(|dialect| CallMeter::new(&self.meter, dialect));
+        let body = RequestBody::new(body, Arc::clone(&call.tally), REQUEST_BODY_BYTES_MAX);
+        let mut body = Some(reqwest::Body::wrap(body));
+        let mut tries = Tries::new(call.route.credentials.len(), self.grant.rate_limit_wait);
+        let mut credential = 0;
+        loop {
+            if let Some(meter) = &mut meter {
+                match self.meter.turn().await {
+                    Ok(turn) => meter.begin(turn),
+                    Err(refusal) => return refused(refusal),
+                }
+            }
+            let Some(body) = body.take().or_else(|| call.tally.replay().map(reqwest::Body::from))
+            else {
+                return unreachable_upstream(call.route, None);
+            };
+            let key = &call.route.credentials[credential];
+            let request = self.request(call, key, body);
+            let report = self.report(call, meter.take());
+            let (sent, report) = self.drains.send(request, report).await;
+            let Some(mut report) = report else {
+                return local(StatusCode::SERVICE_UNAVAILABLE.as_u16());
+            };
+            let response = match sent {
+                Sent::Answer(response) => response,
+                sent => return self.not_answered(call, sent, report),
+            };
+            if !ratelimit::may_be_limit(response.status()) || !call.tally.can_replay() {
+                call.tally.forget();
+                return self.pass_down(call.route, key, response, report);
+            }
+            let response = http::Response::from(response);
+            let (head, limited) = response.into_parts();
+            // Its turn goes to others while it waits.
+            meter = report.meter.take();
+            if let Some(meter) = &mut meter {
+                meter.pause();
+            }
+            match tries.next(credential, &head, limited).await {
+                Next::PassOn(bytes) => return self.pass_bytes(key, &head, bytes, report),
+                Next::GiveUp(bytes, wait) => {
+                    self.reporter.rate_limited(&call.route.name, wait, false);
+                    return self.pass_bytes(key, &head, bytes, report);
+                }
+                Next::Again { wait, credential: next } => {
+                    drop(report);
+                    credential = next;
+                    if let Some(wait) = wait {
+                        self.reporter.rate_limited(&call.route.name, wait, true);
+                        tokio::time::sleep(wait).await;
+                    }
+                }
+            }
         }
-        let limit = Duration::from_secs(ANSWER_HEAD_SECONDS_MAX);
-        match tokio::time::timeout(limit, call.send()).await {
-            Ok(Ok(response)) => self.pass_down(route, response, report),
-            Ok(Err(_)) if tally.too_large.load(Ordering::Relaxed) => {
+    }
+
+    fn request(
+        &self,
+        call: &Call<'_>,
+        key: &Credential,
+        body: reqwest::Body,
+    ) -> reqwest::RequestBuilder {
+        let request = self.client.http.request(call.head.method.clone(), call.url.clone());
+        let request = request.headers(request_headers(&call.head.headers, call.route, key));
+        if call.head.method == Method::POST { request.body(body) } else { request }
+    }
+
+    fn report(&self, call: &Call<'_>, meter: Option<CallMeter>) -> CallReport {
+        CallReport {
+            reporter: Arc::clone(&self.reporter),
+            provider: call.route.name.clone(),
+            status: StatusCode::BAD_GATEWAY.as_u16(),
+            path_model: call.path_model.map(str::to_owned),
+            tally: Arc::clone(&call.tally),
+            began: call.began,
+            response_bytes: 0,
+            complete: false,
+            whole: false,
+            unanswered: false,
+            meter,
+        }
+    }
+
+    fn not_answered(&self, call: &Call<'_>, sent: Sent, mut report: CallReport) -> Response<Body> {
+        let path = call.head.uri.path();
+        let tally = &call.tally;
+        match sent {
+            Sent::Failed(_) if tally.too_large.load(Ordering::Relaxed) => {
                 report.status = StatusCode::PAYLOAD_TOO_LARGE.as_u16();
                 self.deny(None, path, DenialReason::BodyTooLarge)
             }
-            Ok(Err(error)) => unreachable_upstream(route, error),
-            Err(_) => {
+            Sent::Failed(_) if tally.not_countable.load(Ordering::Relaxed) => {
+                report.status = StatusCode::BAD_REQUEST.as_u16();
+                self.deny(None, path, DenialReason::NotCountable)
+            }
+            Sent::TimedOut => {
                 report.status = StatusCode::GATEWAY_TIMEOUT.as_u16();
                 let message = "The model provider did not answer in time: try again.";
                 answer::problem(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message)
             }
+            Sent::Failed(error) => unreachable_upstream(call.route, Some(error)),
+            Sent::Answer(_) | Sent::Stopped => unreachable_upstream(call.route, None),
         }
     }
 
     fn pass_down(
         &self,
         route: &Route,
+        key: &Credential,
         response: reqwest::Response,
         mut report: CallReport,
     ) -> Response<Body> {
         let status = response.status();
-        report.status = status.as_u16();
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             tracing::warn!(
                 provider = route.name,
@@ -234,11 +340,30 @@ impl Door {
             let message = "The model provider sent a compressed answer that was not asked for.";
             return answer::problem(StatusCode::BAD_GATEWAY, "upstream_encoding", message);
         }
-        let redactor = Redactor::new(route.credential.expose());
+        let redactor = Redactor::new(key.expose());
         let headers = answer_headers(response.headers(), &redactor);
         let inner = reqwest::Body::from(response);
-        let mut answer = Response::new(AnswerBody::new(inner, redactor, report).boxed_unsync());
+        let body = AnswerBody::new(inner, redactor, report, Arc::clone(&self.drains));
+        let mut answer = Response::new(body.boxed_unsync());
         *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        answer
+    }
+
+    /// Passes an answer on whose body was read already.
+    fn pass_bytes(
+        &self,
+        key: &Credential,
+        head: &response::Parts,
+        bytes: Bytes,
+        report: CallReport,
+    ) -> Response<Body> {
+        let redactor = Redactor::new(key.expose());
+        let mut headers = answer_headers(&head.headers, &redactor);
+        headers.remove(header::CONTENT_LENGTH);
+        let body = AnswerBody::new(bytes.into(), redactor, report, Arc::clone(&self.drains));
+        let mut answer = Response::new(body.boxed_unsync());
+        *answer.status_mut() = head.status;
         *answer.headers_mut() = headers;
         answer
     }
@@ -271,6 +396,11 @@ impl Door {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request body is over 64 MiB: send less at once.",
             ),
+            DenialReason::NotCountable => (
+                StatusCode::BAD_REQUEST,
+                "This run has a budget, so a call must be one plain JSON object, not compressed, not in the \
+                 background, and must not switch the count of its tokens off.",
+            ),
         };
         answer::problem(status, reason.as_str(), message)
     }
@@ -280,9 +410,41 @@ fn local(status: u16) -> Response<Body> {
     answer::empty(StatusCode::from_u16(status).unwrap_or(StatusCode::NOT_FOUND))
 }
 
-fn unreachable_upstream(route: &Route, error: reqwest::Error) -> Response<Body> {
-    let error = error.without_url();
-    let timeout = error.is_timeout();
+/// Why a call may not begin, as the CLIs show it.
+fn refused(refusal: Refusal) -> Response<Body> {
+    match refusal {
+        Refusal::Busy => {
+            let message = "Too many calls run at once for a run with a budget: try again later.";
+            answer::problem(StatusCode::SERVICE_UNAVAILABLE, "gateway_busy", message)
+        }
+        Refusal::Exhausted { scope, spent, limit, assumed } => {
+            let (spent, limit) = (spent.to_usd(), limit.to_usd());
+            let (whose, advice) = match scope {
+                BudgetScope::Attempt => {
+                    ("of this run", "Dispatch it again with a higher budgetUsd.")
+                }
+                BudgetScope::TenantDay => (
+                    "of this tenant for today",
+                    "It begins anew at 00:00 UTC, or the operator raises it.",
+                ),
+            };
+            let assumed = if assumed == Nanodollars::ZERO {
+                String::new()
+            } else {
+                let assumed = assumed.to_usd();
+                format!(" ${assumed:.4} of that is assumed for models without a known price.")
+            };
+            let message = format!(
+                "The budget {whose} is used up: ${spent:.4} of ${limit:.4} is spent.{assumed} {advice}"
+            );
+            answer::problem(StatusCode::PAYMENT_REQUIRED, "budget_exceeded", &message)
+        }
+    }
+}
+
+fn unreachable_upstream(route: &Route, error: Option<reqwest::Error>) -> Response<Body> {
+    let error = error.map(reqwest::Error::without_url);
+    let timeout = error.as_ref().is_some_and(reqwest::Error::is_timeout);
     tracing::warn!(provider = route.name, error = ?error, "a model provider could not be reached");
     let what = if timeout { "did not accept a connection in time" } else { "could not be reached" };
     let message = format!(
@@ -305,9 +467,25 @@ fn asked_host(uri: &http::Uri) -> Option<String> {
     })
 }
 
+/// Whether the body is sent as it is. A budget is in force, and what cannot be read cannot be counted.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_ENCODING).iter().all(|value| value == "identity")
+}
+
 /// Where to send the call; `None` when the query is too long.
-fn target(route: &Route, rest: &str, query: Option<&str>) -> Option<Url> {
-    let query = query_without_key(query).ok()?;
+fn target(
+    route: &Route,
+    rest: &str,
+    query: Option<&str>,
+    charged: Option<UsageDialect>,
+) -> Option<Url> {
+    let mut query = query_without_key(query).ok()?;
+    if charged == Some(UsageDialect::Gemini) {
+        // Google's APIs take a choice of fields and of encoding there, which could hide the count.
+        let asked = query.unwrap_or_default();
+        let alt = asked.split('&').find(|pair| matches!(*pair, "alt=sse" | "alt=json"));
+        query = alt.map(str::to_owned);
+    }
     route.upstream.join(rest, query.as_deref()).ok()
 }
 
@@ -327,14 +505,14 @@ fn query_without_key(query: Option<&str>) -> Result<Option<String>, QueryTooLong
     Ok((!kept.is_empty()).then_some(kept))
 }
 
-fn request_headers(from: &HeaderMap, route: &Route) -> HeaderMap {
+fn request_headers(from: &HeaderMap, route: &Route, key: &Credential) -> HeaderMap {
     let mut headers = kept_headers(from, &REQUEST_HEADERS_DROPPED);
     for name in KEY_HEADERS {
         headers.remove(name);
     }
     // Plain bytes, so that an echoed key can be found.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let (name, Some(value)) = route.auth_header() {
+    if let (name, Some(value)) = route.auth_header(key) {
         headers.insert(HeaderName::from_static(name), value);
     }
     headers

@@ -5,12 +5,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use subtle::ConstantTimeEq;
 use url::Url;
 
 use super::GatewayError;
+use super::meter::BudgetGrant;
+use super::prices::PriceTable;
 
 /// Shortest credential, bytes. Shorter ones cannot be redacted without hitting ordinary text.
 pub const CREDENTIAL_BYTES_MIN: usize = 8;
@@ -18,6 +21,10 @@ pub const CREDENTIAL_BYTES_MIN: usize = 8;
 pub const CREDENTIAL_BYTES_MAX: usize = 4096;
 /// Most routes of a grant.
 pub const ROUTES_MAX: usize = 16;
+/// Most credentials of a route.
+pub const ROUTE_CREDENTIALS_MAX: usize = 4;
+/// Longest time a call is held in all because of a provider's limits, seconds, where a grant says nothing else.
+pub const RATE_LIMIT_WAIT_SECONDS_MAX: u64 = 900;
 /// Longest route name or prefix, bytes.
 const NAME_BYTES_MAX: usize = 64;
 /// Longest base URL, bytes.
@@ -196,7 +203,8 @@ pub struct Route {
     pub(crate) name: String,
     pub(crate) prefix: String,
     pub(crate) upstream: Upstream,
-    pub(crate) credential: Credential,
+    /// Tried in this order when the provider wants no calls with one for now; at least one.
+    pub(crate) credentials: Vec<Credential>,
     pub(crate) auth: AuthStyle,
 }
 
@@ -225,14 +233,26 @@ impl Route {
             name: name.to_owned(),
             prefix: prefix.trim_end_matches('/').to_owned(),
             upstream,
-            credential,
+            credentials: vec![credential],
             auth,
         })
     }
 
+    /// With another credential, for when the provider wants no calls with those before it for now.
+    ///
+    /// # Errors
+    /// [`GatewayError::CredentialCount`] beyond [`ROUTE_CREDENTIALS_MAX`].
+    pub fn with_fallback(mut self, credential: Credential) -> Result<Self, GatewayError> {
+        if self.credentials.len() >= ROUTE_CREDENTIALS_MAX {
+            return Err(GatewayError::CredentialCount);
+        }
+        self.credentials.push(credential);
+        Ok(self)
+    }
+
     /// The header that carries the real key, marked sensitive.
-    pub(crate) fn auth_header(&self) -> (&'static str, Option<HeaderValue>) {
-        let key = self.credential.expose();
+    pub(crate) fn auth_header(&self, key: &Credential) -> (&'static str, Option<HeaderValue>) {
+        let key = key.expose();
         let (name, text) = match self.auth {
             AuthStyle::XApiKey => ("x-api-key", key.to_owned()),
             AuthStyle::Bearer => ("authorization", format!("Bearer {key}")),
@@ -251,6 +271,9 @@ impl Route {
 pub struct GatewayGrant {
     pub(crate) handle: Handle,
     pub(crate) routes: Vec<Route>,
+    pub(crate) budget: BudgetGrant,
+    pub(crate) prices: PriceTable,
+    pub(crate) rate_limit_wait: Duration,
 }
 
 impl GatewayGrant {
@@ -270,7 +293,31 @@ impl GatewayGrant {
                 problem: "two routes have it",
             });
         }
-        Ok(Self { handle, routes })
+        Ok(Self {
+            handle,
+            routes,
+            budget: BudgetGrant::default(),
+            prices: PriceTable::built_in(),
+            rate_limit_wait: Duration::from_secs(RATE_LIMIT_WAIT_SECONDS_MAX),
+        })
+    }
+
+    /// With a budget; without this nothing is limited, and everything is counted all the same.
+    #[must_use]
+    pub fn with_budget(self, budget: BudgetGrant) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// With other prices than the built-in ones.
+    #[must_use]
+    pub fn with_prices(self, prices: PriceTable) -> Self {
+        Self { prices, ..self }
+    }
+
+    /// With another bound on the time a call is held because of a provider's limits; zero holds none.
+    #[must_use]
+    pub fn with_rate_limit_wait(self, rate_limit_wait: Duration) -> Self {
+        Self { rate_limit_wait, ..self }
     }
 
     /// The handle, to be given to the agent as its key.

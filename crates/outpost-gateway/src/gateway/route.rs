@@ -7,6 +7,7 @@
 use http::Method;
 
 use super::event::DenialReason;
+use super::usage::UsageDialect;
 
 /// Longest model name in a path, bytes.
 const MODEL_BYTES_MAX: usize = 128;
@@ -57,6 +58,21 @@ pub(crate) fn judge(method: &Method, path: &str) -> Verdict {
         },
     };
     if *method == wanted { Verdict::Forward } else { Verdict::Deny(DenialReason::MethodNotAllowed) }
+}
+
+/// How a call that may pass is charged; `None` when it is free.
+pub(crate) fn charged(method: &Method, path: &str) -> Option<UsageDialect> {
+    let free = *method != Method::POST;
+    let last = path.rsplit('/').next().unwrap_or_default();
+    match last {
+        _ if free => None,
+        "messages" => Some(UsageDialect::Messages),
+        "responses" | "compact" => Some(UsageDialect::Responses),
+        "completions" => Some(UsageDialect::Chat),
+        "count_tokens" => None,
+        _ if last.ends_with(":countTokens") => None,
+        _ => Some(UsageDialect::Gemini),
+    }
 }
 
 /// The model named in a path of Gemini.
@@ -119,6 +135,20 @@ mod tests {
             judge(&Method::DELETE, "/v1/messages"),
             Verdict::Deny(DenialReason::MethodNotAllowed)
         );
+    }
+
+    #[test]
+    fn what_makes_a_model_write_is_charged() {
+        let of = |path| charged(&Method::POST, path);
+        assert_eq!(of("/v1/messages"), Some(UsageDialect::Messages));
+        assert_eq!(of("/v1/messages/count_tokens"), None);
+        assert_eq!(of("/v1/responses"), Some(UsageDialect::Responses));
+        assert_eq!(of("/v1/responses/compact"), Some(UsageDialect::Responses));
+        assert_eq!(of("/beta/chat/completions"), Some(UsageDialect::Chat));
+        assert_eq!(of("/v1beta/models/g-1:generateContent"), Some(UsageDialect::Gemini));
+        assert_eq!(of("/v1beta/models/g-1:streamGenerateContent"), Some(UsageDialect::Gemini));
+        assert_eq!(of("/v1beta/models/g-1:countTokens"), None);
+        assert_eq!(charged(&Method::GET, "/v1/models/gpt-5"), None);
     }
 
     #[test]

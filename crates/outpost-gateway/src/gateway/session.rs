@@ -6,16 +6,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use outpost_core::Spend;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::GatewayError;
+use super::call::Drains;
 use super::client::UpstreamClient;
 use super::event::{GatewayEvent, Reporter};
 use super::forward::Door;
 use super::grant::GatewayGrant;
+use super::meter::Meter;
 use crate::serve;
 
 /// Most connections of one attempt at once.
@@ -44,6 +47,8 @@ pub struct GatewaySession {
     stop: CancellationToken,
     task: JoinHandle<()>,
     reporter: Arc<Reporter>,
+    meter: Arc<Meter>,
+    drains: Arc<Drains>,
 }
 
 impl Gateway {
@@ -65,10 +70,16 @@ impl Gateway {
     ) -> (GatewaySession, mpsc::Receiver<GatewayEvent>) {
         let (reporter, events) = Reporter::new();
         let stop = CancellationToken::new();
+        let (budget, prices) = (grant.budget.clone(), grant.prices.clone());
+        let meter = Meter::new(budget, prices, Arc::clone(&reporter));
+        let drains = Drains::new(stop.clone());
         let door = Arc::new(Door {
             grant,
             client: self.client.clone(),
             reporter: Arc::clone(&reporter),
+            meter: Arc::clone(&meter),
+            drains: Arc::clone(&drains),
+            replays: Arc::default(),
             stop: stop.clone(),
         });
         let task =
@@ -76,7 +87,7 @@ impl Gateway {
                 let door = Arc::clone(&door);
                 async move { door.answer(request).await }
             }));
-        (GatewaySession { stop, task, reporter }, events)
+        (GatewaySession { stop, task, reporter, meter, drains }, events)
     }
 }
 
@@ -91,10 +102,20 @@ impl GatewaySession {
         }
     }
 
-    /// Closes the listener and all connections, and waits until they are gone.
-    pub async fn shutdown(mut self) {
+    /// What the attempt has spent so far. A call is in it before its event is told.
+    #[must_use]
+    pub fn spend(&self) -> Spend {
+        self.meter.spend()
+    }
+
+    /// Closes the listener and all connections, waits until they are gone, and says what was spent; calls that
+    /// were cut by this are estimated.
+    pub async fn shutdown(mut self) -> Spend {
         self.stop.cancel();
         let _ = (&mut self.task).await;
+        self.drains.tasks.close();
+        self.drains.tasks.wait().await;
+        self.meter.spend()
     }
 }
 

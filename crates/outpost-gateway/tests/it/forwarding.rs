@@ -171,6 +171,8 @@ async fn errors_of_the_provider_pass_with_their_headers() {
     );
     assert!(answer.text().await.unwrap().contains("rate_limit_error"));
     let event = open.event().await;
+    assert!(matches!(event, GatewayEvent::RateLimited { held: false, .. }), "{event:?}");
+    let event = open.event().await;
     assert!(matches!(event, GatewayEvent::Call { status: 429, complete: true, .. }), "{event:?}");
 }
 

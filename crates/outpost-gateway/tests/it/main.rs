@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests a panic is the right answer")]
 
+mod budgets;
 mod forwarding;
 mod golden;
+mod metering;
 mod policy;
+mod ratelimits;
 mod redaction;
 mod scripted_faults;
 mod scripted_work;

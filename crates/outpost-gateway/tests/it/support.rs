@@ -56,18 +56,37 @@ pub(crate) fn route(name: &str, upstream: &str, auth: AuthStyle) -> Route {
     Route::new(name, &format!("/{name}"), upstream, credential, auth).unwrap()
 }
 
-/// A gateway with one route per authentication style, all to `upstream`.
+/// A gateway with one route per authentication style, all to `upstream`, that holds no calls.
 pub(crate) async fn open(upstream: &str) -> Open {
-    let routes = vec![
+    open_with(upstream, |grant| grant.with_rate_limit_wait(Duration::ZERO)).await
+}
+
+/// A gateway with one route per authentication style, all to `upstream`, and what `more` grants.
+pub(crate) async fn open_with(
+    upstream: &str,
+    more: impl FnOnce(GatewayGrant) -> GatewayGrant,
+) -> Open {
+    open_routes(routes(upstream), more).await
+}
+
+/// One route per authentication style.
+pub(crate) fn routes(upstream: &str) -> Vec<Route> {
+    vec![
         route("anthropic", upstream, AuthStyle::XApiKey),
         route("openai", upstream, AuthStyle::Bearer),
         route("google", upstream, AuthStyle::XGoogApiKey),
-    ];
+    ]
+}
+
+pub(crate) async fn open_routes(
+    routes: Vec<Route>,
+    more: impl FnOnce(GatewayGrant) -> GatewayGrant,
+) -> Open {
     let handle = Handle::generate().unwrap();
     let text = handle.expose().to_owned();
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let grant = GatewayGrant::new(handle, routes).unwrap();
+    let grant = more(GatewayGrant::new(handle, routes).unwrap());
     let (session, events) = Gateway::new().unwrap().serve(listener, grant);
     Open { session, events, handle: text, addr }
 }
