@@ -5,8 +5,8 @@
 //! becomes the sandbox launcher, or a probe of the self-test, when its first argument says so: single-threaded,
 //! without a runtime.
 //!
-//! Absent: a configuration for the client side beyond flags and environment; a pager; prompts (nothing
-//! here ever asks, so everything works in scripts).
+//! Absent: a configuration for the client side beyond flags and environment; a pager; prompts (only
+//! `secrets set` asks, and only at a terminal, so everything works in scripts).
 
 mod activity;
 mod admin;

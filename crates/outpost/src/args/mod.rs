@@ -7,6 +7,7 @@ mod bench;
 mod dispatch;
 mod operate;
 mod read;
+mod secrets;
 mod value;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub(crate) use operate::{
     ScriptedArgs, ServeArgs,
 };
 pub(crate) use read::{ApplyArgs, CancelArgs, DiffArgs, EventsArgs, LogsArgs, LsArgs, StatusArgs};
+pub(crate) use secrets::{SecretSetArgs, SecretsArgs, SecretsCommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -119,6 +121,8 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// The agents: which there are, and installing them
     Agents(AgentsArgs),
+    /// Keys and other secrets of dispatches, encrypted
+    Secrets(SecretsArgs),
     /// What can run on the server, and what runs now
     Fleet,
     /// Check this machine and say what to do

@@ -14,11 +14,12 @@ pub(crate) mod fleet;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod scripted;
+pub(crate) mod secrets;
 pub(crate) mod selftest;
 pub(crate) mod serve;
 pub(crate) mod status;
 
-use crate::args::{AgentsCommand, Command};
+use crate::args::{AgentsCommand, Command, SecretsCommand};
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -35,6 +36,18 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         Command::Diff(args) => diff::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Apply(args) => apply::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Cancel(args) => cancel::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Secrets(args) => match args.command {
+            SecretsCommand::Set(args) => {
+                let request = secrets::read(ui, &args)?;
+                secrets::set(ui, &*ctx.connect().await?.api, request).await
+            }
+            SecretsCommand::Ls => secrets::ls(ui, &*ctx.connect().await?.api).await,
+            SecretsCommand::Rm(args) => {
+                let name = secrets::name(&args.name)?;
+                secrets::rm(ui, &*ctx.connect().await?.api, name, args.platform).await
+            }
+            SecretsCommand::Rekey => secrets::rekey(ui, &*ctx.connect().await?.api).await,
+        },
         Command::Fleet => fleet::run(ui, &*ctx.connect().await?.api).await,
         Command::Agents(args) => match args.command {
             AgentsCommand::Ls => agents::ls(ctx).await,

@@ -63,6 +63,7 @@ fn help_is_short_has_examples_and_no_escape_sequences_in_a_pipe() {
         "apply",
         "cancel",
         "agents",
+        "secrets",
         "fleet",
         "doctor",
         "demo",

@@ -4,4 +4,5 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test like the tests themselves")]
 
 mod cli;
+mod secrets;
 mod serve;
