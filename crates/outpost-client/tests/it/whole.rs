@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use outpost_types::{
     Api, ApiError, ByteStream, CancelRequest, DispatchId, DispatchRequest, DispatchStatus,
-    ErrorCode, EventData, ListQuery, LogQuery,
+    ErrorCode, EventData, ListQuery, LogQuery, PutSecret, SecretKind, SecretScope, SecretValue,
 };
 
 use crate::harness::{DEADLINE, Server, anywhere, client};
@@ -162,5 +162,31 @@ async fn a_wait_longer_than_one_poll_ends_with_the_change() {
     assert_eq!(view.unwrap().generation, 2);
     let short = api.get_dispatch(id, Some(Duration::from_millis(1)), Some(1));
     assert_eq!(short.await.unwrap().generation, 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_secret_arrives_whole_and_comes_back_without_its_value() {
+    let memory = Memory::new();
+    let server = Server::start(&memory, anywhere());
+    let api = client(server.address, "admin");
+    let put = |kind| PutSecret {
+        value: SecretValue::new(format!("canary-1{}", NASTY.replace('\0', ""))),
+        kind,
+        scope: Some(SecretScope::Tenant),
+    };
+    let name: outpost_types::SecretName = "DATABASE_URL".parse().unwrap();
+    let view = api.put_secret(name.clone(), put(Some(SecretKind::Exposed))).await.unwrap();
+    assert_eq!((&view.name, view.version, view.kind), (&name, 1, SecretKind::Exposed));
+    let arrived = memory.secret("local", "DATABASE_URL").unwrap();
+    assert!(arrived == put(None).value);
+    assert_eq!(api.list_secrets().await.unwrap(), std::slice::from_ref(&view));
+    assert_eq!(api.rekey_secrets().await.unwrap().versions, 1);
+    let error = api.put_secret(name.clone(), put(Some(SecretKind::Injected))).await.unwrap_err();
+    assert_eq!((error.code, error.field.as_deref()), (ErrorCode::InvalidField, Some("value")));
+    assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+    let other = api.delete_secret(name.clone(), SecretScope::Platform).await.unwrap_err();
+    assert_eq!(other.code, ErrorCode::NotFound);
+    assert_eq!(api.delete_secret(name, SecretScope::Tenant).await.unwrap(), view);
     server.stop().await;
 }

@@ -8,9 +8,10 @@ use outpost_core::Event;
 use outpost_store::conformance::sample::{self, NASTY, accept, after, claim};
 use outpost_store::{
     Accepted, ApiKey, ApiKeyRecord, ApiKeys, AuditRange, Audits, BrokenAt, DATABASE_FILE,
-    Dispatches, EventHead, EventHeads, ListFilter, SqliteOptions, SqliteStore, Store, StoreError,
+    Dispatches, Envelope, EventHead, EventHeads, ListFilter, SecretOwner, SecretRecord, Secrets,
+    SqliteOptions, SqliteStore, Store, StoreError,
 };
-use outpost_types::{KeyId, Scope, Timestamp};
+use outpost_types::{KeyId, Scope, SecretKind, SecretName, Timestamp};
 use rusqlite::Connection;
 
 use crate::open;
@@ -203,6 +204,50 @@ async fn tampering_with_the_trail_shows() {
         assert!(!all.is_empty(), "it is still readable");
         store.close();
     }
+}
+
+/// What is sealed is judged by who sealed it; that the rows fit each other is the store's matter.
+#[tokio::test]
+async fn secrets_that_disagree_with_their_versions_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (owner, name) = (SecretOwner::Platform, "A".parse().unwrap());
+    let store = open(directory.path());
+    for version in 1..=3 {
+        let at = Timestamp::from_millis(version);
+        let record = SecretRecord {
+            owner: owner.clone(),
+            name: SecretName::clone(&name),
+            kind: SecretKind::Injected,
+            version,
+            created_at: Timestamp::from_millis(1),
+            updated_at: at,
+            last_used_at: None,
+            use_count: 0,
+        };
+        let envelope = Envelope { key_id: [1; 8], bytes: vec![7; 40] };
+        let audit = sample::audit(&accept(version).dispatch, "secret.set");
+        store.put_secret(record, envelope, audit).await.unwrap();
+    }
+    let path = store.path().to_owned();
+    store.close();
+    for (change, undo) in [
+        // Rolled back: the record, or the newest value.
+        ("UPDATE secrets SET version = 2", "UPDATE secrets SET version = 3"),
+        ("UPDATE secrets SET kind = 'exposed'", "UPDATE secrets SET kind = 'injected'"),
+        (
+            "UPDATE secret_versions SET version = 9 WHERE version = 3",
+            "UPDATE secret_versions SET version = 3 WHERE version = 9",
+        ),
+    ] {
+        Connection::open(&path).unwrap().execute_batch(change).unwrap();
+        let store = open(directory.path());
+        let error = store.sealed_secret(&owner, &name, None).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{change}: {error:?}");
+        store.close();
+        Connection::open(&path).unwrap().execute_batch(undo).unwrap();
+    }
+    let store = open(directory.path());
+    assert!(store.sealed_secret(&owner, &name, None).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! question with the terminal as it was before, and a line may be longer than the 4,096 bytes a
 //! terminal keeps by itself. Bounded by the longest secret.
 
-use std::io::{self, Read as _, Stdin};
+use std::io::{self, BufRead, Read as _, Stdin};
 use std::os::fd::AsFd as _;
 
 use outpost_types::limits::SECRET_BYTES_MAX;
@@ -68,7 +68,7 @@ fn quiet_terminal() -> io::Result<Restore> {
 }
 
 /// Reads bytes until the line is whole.
-fn line(input: &mut impl io::Read) -> Result<Option<String>, CliError> {
+fn line(input: &mut impl BufRead) -> Result<Option<String>, CliError> {
     let mut typed = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX));
     for byte in input.bytes() {
         match step(&mut typed, byte?) {
