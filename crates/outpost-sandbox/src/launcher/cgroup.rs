@@ -275,6 +275,8 @@ fn settings(controller: &str, reach: &Reach, limits: &Limits) -> Vec<(&'static s
             vec![
                 ("memory.limit_in_bytes", memory.clone(), false),
                 ("memory.memsw.limit_in_bytes", memory, true),
+                // Where the line above is missing, swap is not counted; then at least it is not sought.
+                ("memory.swappiness", "0".to_owned(), true),
             ]
         }
         ("cpu", Reach::V2) => vec![("cpu.max", format!("{quota} {CPU_PERIOD_MICROS}"), false)],

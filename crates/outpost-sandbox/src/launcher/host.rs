@@ -84,10 +84,16 @@ impl Host {
         } else {
             missing.push("hidepid: this kernel cannot set it per mount".to_owned());
         }
-        if wishes.disk_limit && wishes.writable_binds {
-            enforced.push("disk limit of read-write binds, watched".to_owned());
-        } else if wishes.writable_binds {
-            missing.push("disk limit of read-write binds: none was asked for".to_owned());
+        if wishes.writable_binds {
+            let mut limit = |wanted: bool, what: &str| {
+                if wanted {
+                    enforced.push(format!("{what} limit of read-write binds, watched"));
+                } else {
+                    missing.push(format!("{what} limit of read-write binds: none was asked for"));
+                }
+            };
+            limit(wishes.disk_bytes, "disk");
+            limit(wishes.disk_files, "file");
         }
         if self.extra_groups {
             missing.push(

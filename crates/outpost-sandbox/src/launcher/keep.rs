@@ -36,17 +36,24 @@ pub(super) struct Wishes {
     pub(super) writable_binds: bool,
     /// HOME is a bind, so nothing but the disk limit bounds it.
     pub(super) bound_home: bool,
-    pub(super) disk_limit: bool,
+    pub(super) disk_bytes: bool,
+    pub(super) disk_files: bool,
     pub(super) weakened: Vec<Weakness>,
 }
 
 impl Wishes {
+    /// Its disk is measured.
+    pub(super) fn is_metered(&self) -> bool {
+        self.writable_binds && (self.disk_bytes || self.disk_files)
+    }
+
     fn of(spec: &SandboxSpec) -> Self {
         let limits = &spec.limits;
         Self {
             writable_binds: spec.binds.iter().any(|bind| bind.access == Access::ReadWrite),
             bound_home: spec.binds_exactly(HOME_INSIDE),
-            disk_limit: limits.disk_bytes.is_some(),
+            disk_bytes: limits.disk_bytes.is_some(),
+            disk_files: limits.disk_files.is_some(),
             weakened: spec.weakened.iter().copied().collect(),
         }
     }

@@ -11,11 +11,10 @@
 //! Bounded: depth of a tree, entries between two looks at the socket, remembered links, processes looked at, share of
 //! a processor. Deliberately absent: deleted files that are only mapped, or only in flight between sockets.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
@@ -329,27 +328,64 @@ fn open_dir(parent: BorrowedFd<'_>, name: &CStr, sum: &mut Sum) -> Option<Dir> {
     }
 }
 
-/// Adds files without a name that processes of the sandbox, those of its pid namespace, have open.
+/// Adds files without a name that processes of the sandbox have open.
 fn deleted(one: &Watched, sum: &mut Sum) {
     let devices: HashSet<u64> =
         one.dirs.iter().filter_map(|dir| fstat(dir).ok()).map(|stat| stat.st_dev).collect();
-    let space = |pid: &str| std::fs::read_link(Path::new("/proc").join(pid).join("ns/pid")).ok();
-    let Some(theirs) = space(&one.pid.to_string()) else { return };
-    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten().take(PROCESSES_MAX) {
-        let name = process.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
-        else {
-            continue;
-        };
-        if space(pid).as_ref() != Some(&theirs) {
-            continue;
-        }
-        for open in std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+    for pid in descendants(one.pid, &parents()) {
+        // Nothing to be read from one that just ended, nor from init itself, which has nothing open of the payload's.
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        for open in open.into_iter().flatten().flatten() {
             let Ok(stat) = rustix::fs::stat(open.path()) else { continue };
             let file = FileType::from_raw_mode(stat.st_mode).is_file();
             if file && stat.st_nlink == 0 && devices.contains(&stat.st_dev) {
                 sum.add(&stat);
             }
         }
+    }
+}
+
+/// Every process of the host with its parent.
+fn parents() -> Vec<(i32, i32)> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parent = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        Some((pid, parent_of(&std::fs::read_to_string(entry.path().join("stat")).ok()?)?))
+    };
+    processes.take(PROCESSES_MAX).filter_map(parent).collect()
+}
+
+/// The parent in the text of `/proc/<pid>/stat`. The name before it, in brackets, may hold anything.
+fn parent_of(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// All processes of the sandbox with this init: whose parent ends becomes init's child.
+fn descendants(init: i32, parents: &[(i32, i32)]) -> Vec<i32> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for (pid, parent) in parents {
+        children.entry(*parent).or_default().push(*pid);
+    }
+    let mut all = vec![init];
+    let mut done = 0;
+    while let Some(pid) = all.get(done) {
+        done += 1;
+        // Taken out, so that a list that was not made in one moment leads in no circle.
+        all.extend(children.remove(pid).unwrap_or_default());
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_found_by_their_parents() {
+        assert_eq!(parent_of("7 (a) b) 9) S 3 7 7 0 -1"), Some(3));
+        assert_eq!(parent_of("7 (a"), None);
+        let parents = [(2, 1), (3, 2), (4, 3), (5, 1), (6, 4)];
+        assert_eq!(descendants(3, &parents), [3, 4, 6]);
+        assert_eq!(descendants(9, &parents), [9]);
     }
 }

@@ -376,7 +376,7 @@ impl Service {
             let _was_watched = epoll::delete(&self.epoll, meter.socket());
             meter.stop();
         }
-        for kept in self.kept.values_mut().filter(|kept| kept.wishes.disk_limit) {
+        for kept in self.kept.values_mut().filter(|kept| kept.wishes.is_metered()) {
             kept.kill();
         }
     }
@@ -517,7 +517,7 @@ impl Service {
             None
         };
         let report = kept.finish(reaped, &mut self.host.cgroups, Instant::now());
-        if let Some(meter) = self.meter.as_ref().filter(|_| kept.wishes.writable_binds) {
+        if let Some(meter) = self.meter.as_ref().filter(|_| kept.wishes.is_metered()) {
             meter.forget(key);
         }
         let (id, forget) = (kept.id.clone(), kept.forget);

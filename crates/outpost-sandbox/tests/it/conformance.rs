@@ -57,7 +57,7 @@ fn as_ordinary_user() {
     std::fs::create_dir(&work).unwrap();
     open(&work, 0o777);
     let output = Command::new(this)
-        .args(["--nocapture", "--test-threads=2", "conformance::suite", "lifetime::"])
+        .args(["--nocapture", "--test-threads=2", "conformance::suite", "lifetime::", "disk::"])
         .env(LAUNCHER_VARIABLE, launcher)
         .env("TMPDIR", &work)
         .current_dir("/")

@@ -90,6 +90,14 @@ pub(super) const PROBES: &[Probe] = &[
         Proof::Wide(|limits| limits.disk_bytes = Some(256 << 20)),
     ),
     flood(
+        "flood.disk-deleted",
+        "the same in files that were deleted and stay open",
+        deleted,
+        |limits| limits.disk_bytes = Some(4 << 20),
+        16 << 20,
+        Proof::Wide(|limits| limits.disk_bytes = Some(256 << 20)),
+    ),
+    flood(
         "flood.disk-files",
         "make more files in the workspace than are allowed, and stay",
         |bait| held(bait, files_of(bait, &bait.workspace)),
@@ -204,6 +212,25 @@ fn hidden(bait: &Bait) -> Attempt {
         let _still_open = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o300));
     }
     if made.is_err() { Tries::one("make the directories", made) } else { attempt }
+}
+
+fn deleted(bait: &Bait) -> Attempt {
+    let block = vec![0xa5_u8; MIB];
+    let path = Path::new(&bait.workspace).join("deleted");
+    let mut kept = Vec::new();
+    let mut write = || -> io::Result<()> {
+        while ((kept.len() * MIB) as u64) < bait.amount {
+            let mut file = File::create_new(&path)?;
+            std::fs::remove_file(&path)?;
+            file.write_all(&block)?;
+            kept.push(file);
+        }
+        Ok(())
+    };
+    let error = write().err();
+    let attempt = held(bait, got(bait, (kept.len() * MIB) as u64, "bytes without a name", error));
+    drop(kept);
+    attempt
 }
 
 /// Waits whether it may stay: a watched limit ends the sandbox a moment later.
