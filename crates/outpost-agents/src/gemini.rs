@@ -14,8 +14,8 @@ use crate::environment;
 use crate::fault;
 use crate::installed::Installed;
 use crate::parse::{
-    AgentReport, FinalStatus, NAME_BYTES_MAX, OutputParser, TEXT_BYTES_MAX, clean, cut, id, log,
-    message, object, one_line, raw, summary_of, text, tokens, tool,
+    AgentReport, FinalStatus, NAME_BYTES_MAX, OutputParser, TEXT_BYTES_MAX, clean, cut, id, id_of,
+    log, message, object, one_line, raw, summary_of, text, tokens, tool,
 };
 use crate::plan::{InstallPlan, Tool, VersionCheck, Word, npm_install, package_json};
 
@@ -248,7 +248,7 @@ impl GeminiParser {
             .and_then(|models| {
                 models.iter().max_by_key(|(_, figures)| tokens(figures, "output_tokens"))
             })
-            .map(|(name, _)| clean(name, NAME_BYTES_MAX));
+            .and_then(|(name, _)| id_of(name));
         if model.is_some() {
             self.report.model_id.clone_from(&model);
         }

@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::fault;
 use crate::parse::{
     AgentReport, FinalStatus, NAME_BYTES_MAX, OutputParser, SUMMARY_BYTES_MAX, TEXT_BYTES_MAX,
-    clean, cost, id, log, message, object, one_line, raw, raw_once, summary_of, text, thought,
-    tokens, tool,
+    clean, cost, id, id_of, log, message, object, one_line, raw, raw_once, summary_of, text,
+    thought, tokens, tool,
 };
 
 /// Most tool calls whose name is remembered until they end.
@@ -196,9 +196,11 @@ impl MessagesParser {
             usage.cached_input_tokens += tokens(model, "cacheReadInputTokens");
             let output = tokens(model, "outputTokens");
             usage.output_tokens += output;
-            if output > most_output && name.len() <= NAME_BYTES_MAX {
+            if output > most_output
+                && let Some(model) = id_of(name)
+            {
                 most_output = output;
-                self.report.model_id = Some(clean(name, NAME_BYTES_MAX));
+                self.report.model_id = Some(model);
             }
         }
         if most_output == 0

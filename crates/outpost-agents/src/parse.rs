@@ -244,9 +244,13 @@ pub(crate) fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
 
 /// A session or model id: bounded, without white space; `None` when there is none.
 pub(crate) fn id(value: &Value, field: &str) -> Option<String> {
-    text(value, field)
-        .map(|text| clean(text, NAME_BYTES_MAX))
-        .filter(|id| !id.is_empty() && !id.contains(char::is_whitespace))
+    text(value, field).and_then(id_of)
+}
+
+/// A text as such an id.
+pub(crate) fn id_of(text: &str) -> Option<String> {
+    let id = clean(text, NAME_BYTES_MAX);
+    (!id.is_empty() && !id.contains(char::is_whitespace)).then_some(id)
 }
 
 /// A number of tokens; anything else is 0.

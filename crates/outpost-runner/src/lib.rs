@@ -6,6 +6,8 @@
 //! output, the time of every step after the agent's end. Absent: records, retries, budgets.
 
 mod attempt;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod install;
 mod lines;
 mod local;

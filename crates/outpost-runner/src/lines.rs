@@ -5,14 +5,14 @@ use outpost_types::limits::LINE_BYTES_MAX;
 
 /// What is left of a line that has not ended yet.
 #[derive(Debug, Default)]
-pub(crate) struct LineCutter {
+pub struct LineCutter {
     rest: Vec<u8>,
 }
 
 impl LineCutter {
     /// Takes the next bytes and returns the lines that ended, without their ends, as text (bytes
     /// that are no UTF-8 are replaced), each with the number of `bytes` up to its end.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<(String, usize)> {
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<(String, usize)> {
         let mut lines = Vec::new();
         let mut passed = 0;
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -30,7 +30,7 @@ impl LineCutter {
     }
 
     /// The last line, if it did not end.
-    pub(crate) fn finish(&mut self) -> Option<String> {
+    pub fn finish(&mut self) -> Option<String> {
         (!self.rest.is_empty()).then(|| self.take())
     }
 

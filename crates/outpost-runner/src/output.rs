@@ -21,9 +21,11 @@ const LOG_FILE: &str = "output.log";
 /// Name of the list of streams in the attempt's directory.
 const INDEX_FILE: &str = "output.index";
 /// Most bytes moved at once: what a pipe usually holds.
-const MOVE_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const MOVE_BYTES_MAX: usize = 64 * 1024;
 /// One entry of the index: eight bytes of offset, little-endian, and one of stream.
 const ENTRY_BYTES: usize = 9;
+/// Most entries. An agent that changes the stream with every byte would fill our memory with them.
+const ENTRIES_MAX: usize = 1_000_000;
 
 /// The log and the index beside it.
 #[derive(Debug)]
@@ -66,8 +68,7 @@ impl OutputLog {
         let end = log.metadata()?.len();
         let mut entries = Vec::new();
         index.read_to_end(&mut entries)?;
-        let segments = entries.chunks_exact(ENTRY_BYTES).filter_map(Segment::from_entry).collect();
-        Ok(Self { log, index, end, segments, dropped_bytes: 0 })
+        Ok(Self { log, index, end, segments: segments(&entries), dropped_bytes: 0 })
     }
 
     /// How far the log reaches.
@@ -87,10 +88,9 @@ impl OutputLog {
     pub(crate) fn take(&mut self, stream: LogStreamName, pipe: impl AsFd) -> io::Result<Taken> {
         let room = OUTPUT_LOG_BYTES_MAX.saturating_sub(self.end);
         let wanted = usize::try_from(room).unwrap_or(usize::MAX).min(MOVE_BYTES_MAX);
-        if wanted == 0 {
+        if wanted == 0 || !self.note(stream)? {
             return self.take_beyond_bound(pipe);
         }
-        self.note(stream)?;
         let start = self.end;
         let mut offset = start;
         let flags = SpliceFlags::NONBLOCK;
@@ -109,25 +109,23 @@ impl OutputLog {
         Ok(Taken { bytes, start: None })
     }
 
-    /// Writes down of which stream the next byte is, before it is moved.
-    fn note(&mut self, stream: LogStreamName) -> io::Result<()> {
+    /// Writes down of which stream the next byte is, before it is moved. False when there is no room.
+    fn note(&mut self, stream: LogStreamName) -> io::Result<bool> {
         if self.segments.last().is_some_and(|last| last.stream == stream) {
-            return Ok(());
+            return Ok(true);
+        }
+        if self.segments.len() >= ENTRIES_MAX {
+            return Ok(false);
         }
         let segment = Segment { start: self.end, stream };
         self.index.write_all(&segment.entry())?;
         self.segments.push(segment);
-        Ok(())
+        Ok(true)
     }
 
     /// What an earlier server took, piece by piece, in the order it was taken.
     pub(crate) fn pieces(&self) -> Vec<(LogStreamName, Range<u64>)> {
-        let ends = self.segments.iter().skip(1).map(|next| next.start).chain([self.end]);
-        let of_segment = |(segment, end): (&Segment, u64)| {
-            let stream = segment.stream;
-            pieces(segment.start..end).map(move |range| (stream, range))
-        };
-        self.segments.iter().zip(ends).flat_map(of_segment).collect()
+        pieces(&self.segments, self.end)
     }
 
     /// Reads such a piece again.
@@ -157,9 +155,33 @@ impl Segment {
     }
 }
 
-fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let starts = range.clone().step_by(MOVE_BYTES_MAX);
-    starts.map(move |start| start..range.end.min(start + MOVE_BYTES_MAX as u64))
+/// Reads an index; a torn last entry counts nothing.
+fn segments(index: &[u8]) -> Vec<Segment> {
+    index.chunks_exact(ENTRY_BYTES).filter_map(Segment::from_entry).collect()
+}
+
+/// Cuts the segments of a log of `end` bytes into pieces of at most [`MOVE_BYTES_MAX`]. Whatever the
+/// index says, no piece reaches beyond the log.
+fn pieces(segments: &[Segment], end: u64) -> Vec<(LogStreamName, Range<u64>)> {
+    let ends = segments.iter().skip(1).map(|next| next.start.min(end)).chain([end]);
+    let of_segment = |(segment, end): (&Segment, u64)| {
+        let stream = segment.stream;
+        let starts = (segment.start..end).step_by(MOVE_BYTES_MAX);
+        starts.map(move |start| (stream, start..end.min(start + MOVE_BYTES_MAX as u64)))
+    };
+    segments.iter().zip(ends).flat_map(of_segment).collect()
+}
+
+/// An index of these entries (offset and stream), for the fuzzers.
+pub(crate) fn index_of(entries: &[(u64, LogStreamName)]) -> Vec<u8> {
+    let entry =
+        |(start, stream): &(u64, LogStreamName)| Segment { start: *start, stream: *stream }.entry();
+    entries.iter().flat_map(entry).collect()
+}
+
+/// The pieces that an index of a log of `end` bytes tells of, for the fuzzers.
+pub(crate) fn pieces_of(index: &[u8], end: u64) -> Vec<(LogStreamName, Range<u64>)> {
+    pieces(&segments(index), end)
 }
 
 #[cfg(test)]
@@ -195,6 +217,27 @@ mod tests {
         let log = std::fs::read_to_string(dir.path().join(LOG_FILE)).unwrap();
         assert_eq!(log, "one ü\ntwoproblem\n three\n");
         assert_eq!(second.end(), log.len() as u64);
+    }
+
+    #[test]
+    fn streams_may_take_turns_only_so_often() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = OutputLog::open(dir.path(), dir.path()).unwrap();
+        log.segments = vec![Segment { start: 0, stream: LogStreamName::Stdout }; ENTRIES_MAX];
+        let ((out, _out), (err, _err)) = (pipe_of(b"kept"), pipe_of(b"dropped"));
+        assert_eq!(log.take(LogStreamName::Stderr, &err).unwrap().start, None);
+        assert_eq!(log.take(LogStreamName::Stdout, &out).unwrap().start, Some(0));
+        assert_eq!((log.end(), log.dropped_bytes(), log.segments.len()), (4, 7, ENTRIES_MAX));
+    }
+
+    #[test]
+    fn a_damaged_index_leads_nowhere_beyond_the_log() {
+        use LogStreamName::{Stderr, Stdout};
+        let index = index_of(&[(0, Stdout), (u64::MAX - 1, Stderr), (u64::MAX, Stdout)]);
+        assert_eq!(pieces_of(&index, 10), [(Stdout, 0..10)]);
+        // Back to the start, and half an entry.
+        let index = index_of(&[(5, Stdout), (2, Stderr), (4, Stdout)]);
+        assert_eq!(pieces_of(&index[..ENTRY_BYTES * 2 + 3], 7), [(Stderr, 2..7)]);
     }
 
     #[test]

@@ -156,7 +156,7 @@ fn kind(headers: &HeaderMap) -> Option<Kind> {
     }
 }
 
-fn form_object(bytes: &[u8], shape: FormShape) -> Result<Value, ApiError> {
+pub(crate) fn form_object(bytes: &[u8], shape: FormShape) -> Result<Value, ApiError> {
     if bytes.starts_with(b"{") {
         return Err(ApiError::new(
             ErrorCode::UnsupportedMediaType,

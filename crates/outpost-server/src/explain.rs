@@ -17,7 +17,9 @@ pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError
             Ok(_) => {}
             Err(error) if is_json(bytes) => {
                 let path = error.path().to_string();
-                return Err(of_data(&path, &error.into_inner().to_string()));
+                let text = error.into_inner().to_string();
+                let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+                return Err(of_data(&path, message));
             }
             Err(_) => {}
         }
@@ -64,7 +66,6 @@ fn malformed(error: &serde_json::Error) -> ApiError {
 }
 
 fn of_data(path: &str, message: &str) -> ApiError {
-    let message = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
     let known = message.rsplit_once(", expected ").map(|(_, list)| list.replace('`', ""));
     let field = shown_name(path);
     if message.starts_with("unknown field") {
@@ -160,6 +161,17 @@ mod tests {
             }
         }
         assert!(of(r#"{"shell":1}"#).hint.unwrap().contains("timeoutSeconds"));
+    }
+
+    #[test]
+    fn a_value_with_our_own_words_in_it_is_not_repeated() {
+        let text = "x, expected sk-secret-1 at line 1 column 2";
+        let value = serde_json::json!({"agent": "a", "task": "t", "timeoutSeconds": text});
+        let json = of(&value.to_string());
+        let form = from_value::<DispatchRequest>(value).unwrap_err();
+        for error in [json, form] {
+            assert_eq!(error.message, "`timeoutSeconds` must be a whole number.");
+        }
     }
 
     #[test]

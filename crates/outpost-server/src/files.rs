@@ -52,7 +52,7 @@ pub(crate) fn body(bytes: ByteStream) -> Body {
 }
 
 /// Media type by name, from a list of types no browser executes.
-fn content_type(name: &str) -> HeaderValue {
+pub(crate) fn content_type(name: &str) -> HeaderValue {
     let extension = name
         .rsplit('/')
         .next()
@@ -67,7 +67,7 @@ fn content_type(name: &str) -> HeaderValue {
     }
 }
 
-fn disposition(name: &str) -> HeaderValue {
+pub(crate) fn disposition(name: &str) -> HeaderValue {
     let file = name.rsplit('/').next().unwrap_or(name);
     let ascii: String = file
         .chars()

@@ -18,6 +18,8 @@ mod edge;
 mod explain;
 mod files;
 mod form;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod hosts;
 mod limiter;

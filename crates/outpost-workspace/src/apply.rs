@@ -40,9 +40,13 @@ pub fn patch_stat(patch: &[u8]) -> Result<(String, u32), ApplyError> {
     check(&stat)?;
     let files = run(Path::new("/"), &["apply", "--numstat", "-z", "-"], patch)?;
     check(&files)?;
-    let names = files.stdout.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+    Ok((String::from_utf8_lossy(&stat.stdout).trim_end().to_owned(), count_names(&files.stdout)?))
+}
+
+/// Counts the files of `git apply --numstat -z`; refuses names that leave the repository or lie in `.git`.
+pub(crate) fn count_names(numstat: &[u8]) -> Result<u32, ApplyError> {
     let mut count = 0;
-    for entry in names {
+    for entry in numstat.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
         let name = entry.splitn(3, |byte| *byte == b'\t').nth(2).unwrap_or_default();
         if name
             .split(|byte| *byte == b'/')
@@ -52,7 +56,7 @@ pub fn patch_stat(patch: &[u8]) -> Result<(String, u32), ApplyError> {
         }
         count += 1;
     }
-    Ok((String::from_utf8_lossy(&stat.stdout).trim_end().to_owned(), count))
+    Ok(count)
 }
 
 /// Applies a patch to the repository that has `dir`, whole or not at all. With `dry_run` it only tells whether it would fit.

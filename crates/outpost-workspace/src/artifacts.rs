@@ -90,7 +90,7 @@ pub(crate) fn keep(workspace: &Path, kept_dir: &Path) -> io::Result<(Kept, Vec<N
     kept.files.sort();
     if !kept.left_out.is_empty() {
         let message = format!(
-            "Some entries of artifacts are not kept, because they are links or special files, unreadable, too many, too deep, or too large: {}.",
+            "Some entries of artifacts are not kept, because they are links or special files, unreadable, oddly named, too many, too deep, or too large: {}.",
             names(&kept.left_out)
         );
         notes.push(note("artifacts_left_out", message));
@@ -178,9 +178,10 @@ impl Kept {
     }
 }
 
-/// A name that can stand in an address and in a list: UTF-8 without control characters.
-fn plain(name: &CStr) -> Option<&str> {
-    name.to_str().ok().filter(|name| !name.chars().any(char::is_control))
+/// A name that can stand in an address and in a list: UTF-8 without control characters, and without a
+/// backslash, which is another slash to some readers, so that no server gives such a file out.
+pub(crate) fn plain(name: &CStr) -> Option<&str> {
+    name.to_str().ok().filter(|name| !name.contains(|c: char| c.is_control() || c == '\\'))
 }
 
 #[cfg(test)]
@@ -198,6 +199,7 @@ mod tests {
         std::fs::write(work.join("artifacts/report ü.txt"), "hello").unwrap();
         std::fs::write(work.join("artifacts/a/b/-n"), "x").unwrap();
         std::fs::write(work.join("artifacts/new\nline"), "x").unwrap();
+        std::fs::write(work.join("artifacts/a\\b"), "x").unwrap();
         symlink("/etc/passwd", work.join("artifacts/passwd")).unwrap();
         symlink("/etc", work.join("artifacts/etc")).unwrap();
         let fifo = work.join("artifacts/pipe");
@@ -214,7 +216,7 @@ mod tests {
             result.files,
             [("artifacts/a/b/-n".to_owned(), 1), ("artifacts/report ü.txt".to_owned(), 5)]
         );
-        assert_eq!(result.left_out.len(), 4);
+        assert_eq!(result.left_out.len(), 5);
         assert_eq!(notes[0].code, "artifacts_left_out");
         assert_eq!(std::fs::read_to_string(kept.join("artifacts/report ü.txt")).unwrap(), "hello");
     }

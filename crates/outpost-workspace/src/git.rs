@@ -532,18 +532,22 @@ impl GitCall<'_> {
         }
     }
 
-    /// Makes git's words fit for a message: bounded, printable, without credentials.
     fn scrub(&self, stderr: &[u8]) -> String {
-        let mut text: String = String::from_utf8_lossy(stderr)
-            .chars()
-            .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
-            .collect();
-        if let Some((_, header)) = &self.git.credential {
-            let value = header.reveal().rsplit(' ').next().unwrap_or_default();
-            text = text.replace(value, "[secret]");
-        }
-        text.trim().to_owned()
+        scrub(stderr, self.git.credential.as_ref().map(|(_, header)| header.reveal()))
     }
+}
+
+/// Makes git's words fit for a message: bounded, printable, without the value of the header.
+pub(crate) fn scrub(stderr: &[u8], header: Option<&str>) -> String {
+    let mut text: String = String::from_utf8_lossy(stderr)
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
+        .collect();
+    if let Some(header) = header {
+        let value = header.rsplit(' ').next().unwrap_or_default();
+        text = text.replace(value, "[secret]");
+    }
+    text.trim().to_owned()
 }
 
 /// Kills the whole process group when dropped: git's helpers must not outlive it.

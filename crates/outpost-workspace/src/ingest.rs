@@ -35,12 +35,12 @@ pub(crate) const BUNDLE_NAME: &str = "changes.bundle";
 
 /// What the job said.
 #[derive(Debug, Default, Eq, PartialEq)]
-struct Status {
-    ended: bool,
-    gone: bool,
-    same: bool,
-    result: Option<String>,
-    failed: Option<String>,
+pub(crate) struct Status {
+    pub(crate) ended: bool,
+    pub(crate) gone: bool,
+    pub(crate) same: bool,
+    pub(crate) result: Option<String>,
+    pub(crate) failed: Option<String>,
     notes: Vec<(String, String)>,
 }
 
@@ -152,7 +152,7 @@ fn read_status(attempt_dir: &Path) -> Result<Status, CollectError> {
 }
 
 impl Status {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut status = Self::default();
         for line in text.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -180,7 +180,7 @@ impl Status {
     }
 
     /// The notes in plain words. Only codes known here are taken over.
-    fn worded(&self) -> Vec<Note> {
+    pub(crate) fn worded(&self) -> Vec<Note> {
         let texts = |code: &str| -> Vec<String> {
             self.notes
                 .iter()
@@ -459,7 +459,7 @@ async fn copy_pack(attempt_dir: &Path, target: &Path) -> Result<(), CollectError
 }
 
 /// Reads ` 3 files changed, 5 insertions(+), 2 deletions(-)`, any part of which may be missing.
-fn parse_shortstat(text: &str) -> (u32, u64, u64) {
+pub(crate) fn parse_shortstat(text: &str) -> (u32, u64, u64) {
     let mut figures = (0, 0, 0);
     for part in text.trim().split(", ") {
         let Some((number, what)) = part.split_once(' ') else { continue };

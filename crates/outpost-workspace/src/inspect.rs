@@ -36,7 +36,7 @@ pub(crate) struct Tree {
     submodules: Vec<String>,
     attributes: Vec<String>,
     small: Vec<String>,
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Lists the base commit's tree; refuses one whose files are larger than a repository may be.
@@ -61,7 +61,7 @@ pub(crate) async fn tree(inner: &Inner, base: &Base, shown: &str) -> Result<Tree
 
 impl Tree {
     /// Reads entries of `<mode> <type> <id> <size>\t<name>`.
-    fn parse(listing: &[u8]) -> Self {
+    pub(crate) fn parse(listing: &[u8]) -> Self {
         let mut tree = Self::default();
         for entry in listing.split(|byte| *byte == 0) {
             let Some(tab) = entry.iter().position(|byte| *byte == b'\t') else { continue };

@@ -13,6 +13,8 @@ mod artifacts;
 mod cache;
 mod collect;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod git;
 mod gitdir;
 mod ingest;

@@ -41,7 +41,7 @@ pub(crate) struct Base {
 
 /// What `ls-remote` told.
 #[derive(Debug, Default)]
-struct Refs {
+pub(crate) struct Refs {
     heads: BTreeMap<String, String>,
     tags: BTreeMap<String, String>,
     head_branch: Option<String>,
@@ -49,9 +49,9 @@ struct Refs {
 }
 
 /// What is wanted, once the refs are known.
-struct Wanted {
-    commit: String,
-    branch: Option<String>,
+pub(crate) struct Wanted {
+    pub(crate) commit: String,
+    pub(crate) branch: Option<String>,
 }
 
 /// The commit to start from, with its objects in a mirror.
@@ -384,30 +384,36 @@ fn classify(error: GitError, repo: String, local: bool) -> PrepareError {
 }
 
 impl Refs {
-    /// Reads lines of `<id>\t<ref>` and `ref: <ref>\tHEAD`.
-    fn parse(text: &str) -> Self {
+    /// Reads lines of `<id>\t<ref>` and `ref: <ref>\tHEAD`. Names that no request may use are passed over:
+    /// the other side is not to be trusted to keep git's rules.
+    pub(crate) fn parse(text: &str) -> Self {
         let mut refs = Self::default();
         for line in text.lines() {
             let Some((left, name)) = line.split_once('\t') else { continue };
             if let Some(target) = left.strip_prefix("ref: ") {
                 if name == "HEAD" {
-                    refs.head_branch = target.strip_prefix("refs/heads/").map(str::to_owned);
+                    let branch = target.strip_prefix("refs/heads/");
+                    refs.head_branch = branch.filter(|name| is_name(name)).map(str::to_owned);
                 }
             } else if !is_commit_id(left) {
             } else if name == "HEAD" {
                 refs.head_commit = Some(left.to_owned());
             } else if let Some(branch) = name.strip_prefix("refs/heads/") {
-                refs.heads.insert(branch.to_owned(), left.to_owned());
+                if is_name(branch) {
+                    refs.heads.insert(branch.to_owned(), left.to_owned());
+                }
             } else if let Some(tag) = name.strip_prefix("refs/tags/") {
                 // The peeled line of an annotated tag follows the tag's own and replaces it.
-                refs.tags
-                    .insert(tag.strip_suffix("^{}").unwrap_or(tag).to_owned(), left.to_owned());
+                let tag = tag.strip_suffix("^{}").unwrap_or(tag);
+                if is_name(tag) {
+                    refs.tags.insert(tag.to_owned(), left.to_owned());
+                }
             }
         }
         refs
     }
 
-    fn find(&self, repo: &str, asked: Option<&str>) -> Result<Wanted, PrepareError> {
+    pub(crate) fn find(&self, repo: &str, asked: Option<&str>) -> Result<Wanted, PrepareError> {
         let Some(asked) = asked else { return self.default_branch(repo) };
         let name = asked.strip_prefix("refs/heads/").unwrap_or(asked);
         if let Some(commit) = self.heads.get(name) {
@@ -455,11 +461,11 @@ pub(crate) fn is_commit_id(text: &str) -> bool {
 }
 
 /// The rules of `git check-ref-format` that keep a name from being something else than a name.
-fn check_name(name: &str) -> Result<(), PrepareError> {
+pub(crate) fn is_name(name: &str) -> bool {
     let parts_fit = name
         .split('/')
         .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"));
-    let fits = !name.is_empty()
+    !name.is_empty()
         && name.len() <= BRANCH_BYTES_MAX
         && !name.starts_with('-')
         && !name.ends_with('.')
@@ -467,8 +473,11 @@ fn check_name(name: &str) -> Result<(), PrepareError> {
         && !name.contains("..")
         && !name.contains("@{")
         && !name.chars().any(|c| c.is_control() || " ~^:?*[\\".contains(c))
-        && parts_fit;
-    if fits {
+        && parts_fit
+}
+
+fn check_name(name: &str) -> Result<(), PrepareError> {
+    if is_name(name) {
         return Ok(());
     }
     Err(PrepareError::BranchInvalid {
@@ -618,6 +627,16 @@ mod tests {
         assert_eq!(close_names("mian", names.iter()), ["main"]);
         assert_eq!(close_names("login", names.iter()), ["feature/login"]);
         assert!(close_names("zzzzzz", names.iter()).is_empty());
+    }
+
+    #[test]
+    fn names_of_a_host_are_names_too() {
+        let id = "a".repeat(40);
+        let refs = Refs::parse(&format!(
+            "ref: refs/heads/a b\tHEAD\n{id}\tHEAD\n{id}\trefs/heads/a b\n{id}\trefs/tags/\u{1b}[31m\n{id}\trefs/heads/ok\n"
+        ));
+        assert!(refs.head_branch.is_none() && refs.tags.is_empty());
+        assert_eq!(refs.heads.into_keys().collect::<Vec<_>>(), ["ok"]);
     }
 
     #[test]

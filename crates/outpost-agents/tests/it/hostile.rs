@@ -200,3 +200,18 @@ fn endless_calls_and_text_are_forgotten() {
         parser.flush().iter().for_each(check);
     }
 }
+
+#[test]
+fn names_of_models_are_single_lines() {
+    let claude = r#"{"type":"result","is_error":false,"modelUsage":{"a\nb":{"outputTokens":9},"good":{"outputTokens":2}}}"#;
+    let gemini = r#"{"type":"result","status":"success","stats":{"output_tokens":3,"models":{"a\nb":{"output_tokens":9}}}}"#;
+    let registry = Registry::new(Vec::new()).unwrap();
+    for (agent, line, model) in [("claude", claude, Some("good")), ("gemini", gemini, None)] {
+        let mut parser = registry.get(&agent.parse().unwrap()).unwrap().parser();
+        let events = parser.line(LogStreamName::Stdout, line);
+        assert!(
+            matches!(events.as_slice(), [EventData::Usage { usage, .. }] if usage.model_id.as_deref() == model)
+        );
+        assert_eq!(parser.finish().model_id.as_deref(), model);
+    }
+}

@@ -25,6 +25,9 @@ use crate::stop::stopped;
 
 /// Longest status or instant a filter may hold, bytes.
 const FILTER_BYTES_MAX: usize = 64;
+/// A dispatch request as a form.
+pub(crate) const DISPATCH_FORM: FormShape =
+    FormShape { lists: &["tags", "checks"], numbers: &["timeoutSeconds", "deadlineSeconds"] };
 
 /// Create a dispatch
 ///
@@ -52,10 +55,8 @@ pub(crate) async fn create(
     Query::parse(request.uri().query())?.finish()?;
     let key = bounds::idempotency_key(request.headers())?;
     let (parts, body) = request.into_parts();
-    let shape =
-        FormShape { lists: &["tags", "checks"], numbers: &["timeoutSeconds", "deadlineSeconds"] };
     let wanted: DispatchRequest =
-        body::read(&parts.headers, body, shape).await?.ok_or_else(|| {
+        body::read(&parts.headers, body, DISPATCH_FORM).await?.ok_or_else(|| {
             ApiError::new(ErrorCode::MalformedBody, "The body is empty.")
                 .with_hint("Send at least {\"agent\": …, \"task\": …}.")
         })?;

@@ -26,7 +26,7 @@ use crate::problem::{Refusal, no_route};
 use crate::{Backend, ServerConfig};
 
 pub(crate) use artifacts::{__path_artifact, __path_list as __path_artifacts};
-pub(crate) use dispatch::{__path_cancel, __path_create, __path_get, __path_runs};
+pub(crate) use dispatch::{__path_cancel, __path_create, __path_get, __path_runs, DISPATCH_FORM};
 pub(crate) use health::{
     __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi, __path_ready,
 };
@@ -34,7 +34,7 @@ pub(crate) use secrets::{
     __path_delete as __path_delete_secret, __path_list as __path_secrets,
     __path_put as __path_put_secret, __path_rekey as __path_rekey_secrets,
 };
-pub(crate) use streams::{__path_diff, __path_events, __path_logs};
+pub(crate) use streams::{__path_diff, __path_events, __path_logs, last_event_id};
 
 /// What all requests share.
 pub(crate) struct Shared {

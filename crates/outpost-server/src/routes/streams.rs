@@ -148,7 +148,7 @@ fn break_off_at(bytes: ByteStream, stopped: Stopped) -> ByteStream {
     }))
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let Some(value) = headers.get(LAST_EVENT_ID) else {
         return Ok(None);
     };
