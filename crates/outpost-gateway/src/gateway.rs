@@ -12,11 +12,11 @@
 //! Bounded: connections, header and body bytes, query, idle times, events waiting to be read, calls at once
 //! under a budget, what is read on after an agent hung up, tries and time of a held call. Only the
 //! paths of model calls are forwarded, so a handle cannot be used to list files, keys or batches
-//! of the account behind it. Deliberately absent: CONNECT and egress to other
-//! hosts (refused as `policy_denied`), following redirects, retries after other failures (the CLIs have their
+//! of the account behind it. Deliberately absent: other hosts (see [`crate::egress`]; refused as
+//! `policy_denied` without a grant for them), following redirects, retries after other failures (the CLIs have their
 //! own), the cost of what is charged apart from tokens (searches, containers).
 
-mod answer;
+pub(crate) mod answer;
 mod call;
 mod client;
 mod event;
@@ -34,8 +34,10 @@ mod scan;
 mod session;
 mod usage;
 
+pub(crate) use event::Reporter;
 pub use event::{BudgetScope, DenialReason, GatewayEvent};
 pub use forward::REQUEST_BODY_BYTES_MAX;
+pub(crate) use forward::{KEY_HEADERS, kept_headers};
 pub use grant::{
     AuthStyle, CREDENTIAL_BYTES_MAX, CREDENTIAL_BYTES_MIN, Credential, GatewayGrant, Handle,
     RATE_LIMIT_WAIT_SECONDS_MAX, ROUTE_CREDENTIALS_MAX, ROUTES_MAX, Route, Upstream,
@@ -86,7 +88,7 @@ pub enum GatewayError {
         problem: &'static str,
     },
     /// No routes, or too many.
-    #[error("a grant needs 1 to {ROUTES_MAX} routes, not {0}")]
+    #[error("a grant has {ROUTES_MAX} routes at most, not {0}")]
     RouteCount(usize),
     /// Too many credentials.
     #[error("a route can have {ROUTE_CREDENTIALS_MAX} credentials at most")]

@@ -108,6 +108,7 @@ where
         .header_read_timeout(Duration::from_secs(HEADER_WAIT_SECONDS_MAX))
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades()
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended early");

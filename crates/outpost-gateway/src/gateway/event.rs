@@ -3,6 +3,7 @@
 //! Bounded: the channel; when nobody reads, new events are dropped and counted, but those about budgets have
 //! their own room and always arrive. Absent: bodies, queries and keys.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,8 +12,12 @@ use outpost_core::{Nanodollars, Tokens};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::egress::EgressReason;
+
 /// Most events waiting to be read.
 pub(crate) const EVENTS_MAX: usize = 256;
+/// Most different refusals of other hosts that are told apart; more are counted only.
+const EGRESS_DENIALS_MAX: usize = 128;
 /// Room for events about budgets: threshold, end, and the end of the tenant's day on as many days as a session can
 /// touch.
 const BUDGET_EVENTS_MAX: usize = 4;
@@ -70,6 +75,19 @@ pub enum GatewayEvent {
         limit: Nanodollars,
         /// Whose budget.
         scope: BudgetScope,
+    },
+    /// Another host than a model provider was not reached. A repeated one is told again at the 10th, 100th, ... time.
+    EgressDenied {
+        /// Host asked for. The agent's words.
+        host: String,
+        /// Port asked for; 0 when it named none that could be read.
+        port: u16,
+        /// Why.
+        reason: EgressReason,
+        /// The rule with which a human could allow it; `None` when no rule can.
+        suggested_rule: Option<String>,
+        /// How often so far.
+        count: u64,
     },
     /// The provider wants no calls for now.
     RateLimited {
@@ -137,6 +155,7 @@ pub(crate) struct Reporter {
     pub(crate) calls: AtomicU64,
     pub(crate) denials: AtomicU64,
     pub(crate) dropped: AtomicU64,
+    egress_denials: Mutex<HashMap<(String, u16, EgressReason), u64>>,
 }
 
 impl Reporter {
@@ -149,6 +168,7 @@ impl Reporter {
             calls: AtomicU64::new(0),
             denials: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            egress_denials: Mutex::default(),
         };
         (Arc::new(reporter), receiver)
     }
@@ -163,6 +183,31 @@ impl Reporter {
     pub(crate) fn call(&self, event: GatewayEvent) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.send(event);
+    }
+
+    pub(crate) fn egress_denied(
+        &self,
+        host: &str,
+        port: u16,
+        reason: EgressReason,
+        suggested_rule: Option<String>,
+    ) {
+        self.denials.fetch_add(1, Ordering::Relaxed);
+        let host = clean(host);
+        let mut denials = self.egress_denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (host, port, reason);
+        if denials.len() >= EGRESS_DENIALS_MAX && !denials.contains_key(&key) {
+            return;
+        }
+        let host = key.0.clone();
+        let count = denials.entry(key).or_insert(0);
+        *count += 1;
+        let count = *count;
+        drop(denials);
+        if count == 10_u64.pow(count.ilog10()) {
+            tracing::info!(host, port, reason = reason.as_str(), count, "egress was refused");
+            self.send(GatewayEvent::EgressDenied { host, port, reason, suggested_rule, count });
+        }
     }
 
     pub(crate) fn rate_limited(&self, provider: &str, wait: Duration, held: bool) {

@@ -28,6 +28,7 @@ use super::relay::Strictness::{self, Countable, CountableChat};
 use super::relay::{AnswerBody, CallReport, ReplayPool, RequestBody, RequestTally};
 use super::route::{Verdict, charged, judge, model_in};
 use super::usage::UsageDialect;
+use crate::egress::Egress;
 use crate::serve::{self, Body};
 
 /// Largest request body, bytes.
@@ -35,7 +36,7 @@ pub const REQUEST_BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Longest query, bytes.
 const QUERY_BYTES_MAX: usize = 1024;
 /// Headers in which a key may arrive; none of them is passed on.
-const KEY_HEADERS: [&str; 3] = ["x-api-key", "authorization", "x-goog-api-key"];
+pub(crate) const KEY_HEADERS: [&str; 3] = ["x-api-key", "authorization", "x-goog-api-key"];
 
 /// Request headers that are not passed on: about the connection (the length follows the body), about the way here, or a choice of whom to
 /// bill that is not the agent's.
@@ -95,6 +96,8 @@ pub(crate) struct Door {
     pub(crate) meter: Arc<Meter>,
     pub(crate) drains: Arc<Drains>,
     pub(crate) replays: Arc<ReplayPool>,
+    /// The way to other hosts than model providers, if there is one.
+    pub(crate) egress: Option<Arc<Egress>>,
     /// Cancelled when the session ends: from then on nothing is passed on.
     pub(crate) stop: CancellationToken,
 }
@@ -114,6 +117,14 @@ struct Call<'a> {
 impl Door {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let began = Instant::now();
+        if let Some(egress) = self.egress.as_ref().filter(|_| !self.stop.is_cancelled()) {
+            if request.method() == Method::CONNECT {
+                return egress.tunnel(request).await;
+            }
+            if request.uri().authority().is_some() {
+                return egress.plain(request, &self.grant.handle).await;
+            }
+        }
         let (head, body) = request.into_parts();
         match self.admit(&head) {
             Ok((route, rest)) => self.forward(route, rest, &head, body, began).await,
@@ -530,7 +541,7 @@ fn answer_headers(from: &HeaderMap, redactor: &Redactor) -> HeaderMap {
 }
 
 /// All headers but the dropped ones and those that `Connection` names.
-fn kept_headers(from: &HeaderMap, dropped: &[&str]) -> HeaderMap {
+pub(crate) fn kept_headers(from: &HeaderMap, dropped: &[&str]) -> HeaderMap {
     let mut headers = from.clone();
     for value in from.get_all(header::CONNECTION) {
         for name in value.to_str().unwrap_or_default().split(',') {

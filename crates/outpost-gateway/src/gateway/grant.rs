@@ -14,6 +14,7 @@ use url::Url;
 use super::GatewayError;
 use super::meter::BudgetGrant;
 use super::prices::PriceTable;
+use crate::egress::EgressGrant;
 
 /// Shortest credential, bytes. Shorter ones cannot be redacted without hitting ordinary text.
 pub const CREDENTIAL_BYTES_MIN: usize = 8;
@@ -274,6 +275,7 @@ pub struct GatewayGrant {
     pub(crate) budget: BudgetGrant,
     pub(crate) prices: PriceTable,
     pub(crate) rate_limit_wait: Duration,
+    pub(crate) egress: Option<EgressGrant>,
 }
 
 impl GatewayGrant {
@@ -282,7 +284,7 @@ impl GatewayGrant {
     /// # Errors
     /// [`GatewayError::RouteCount`] or, for a prefix used twice, [`GatewayError::BadPrefix`].
     pub fn new(handle: Handle, mut routes: Vec<Route>) -> Result<Self, GatewayError> {
-        if routes.is_empty() || routes.len() > ROUTES_MAX {
+        if routes.len() > ROUTES_MAX {
             return Err(GatewayError::RouteCount(routes.len()));
         }
         // The longest prefix is tried first.
@@ -299,6 +301,7 @@ impl GatewayGrant {
             budget: BudgetGrant::default(),
             prices: PriceTable::built_in(),
             rate_limit_wait: Duration::from_secs(RATE_LIMIT_WAIT_SECONDS_MAX),
+            egress: None,
         })
     }
 
@@ -306,6 +309,12 @@ impl GatewayGrant {
     #[must_use]
     pub fn with_budget(self, budget: BudgetGrant) -> Self {
         Self { budget, ..self }
+    }
+
+    /// With a way to other hosts; without this there is none.
+    #[must_use]
+    pub fn with_egress(self, egress: EgressGrant) -> Self {
+        Self { egress: Some(egress), ..self }
     }
 
     /// With other prices than the built-in ones.
@@ -390,7 +399,9 @@ mod tests {
         };
         let handle = || Handle::generate().unwrap();
         assert!(route("x").is_err() && route("/a b").is_err() && route("/../a").is_err());
-        assert!(GatewayGrant::new(handle(), Vec::new()).is_err());
+        assert!(GatewayGrant::new(handle(), Vec::new()).is_ok(), "it may be for other hosts only");
+        let many: Vec<_> = (0..=ROUTES_MAX).map(|n| route(&format!("/{n}")).unwrap()).collect();
+        assert!(GatewayGrant::new(handle(), many).is_err());
         let twice = vec![route("/a").unwrap(), route("/").unwrap(), route("/a/").unwrap()];
         assert!(GatewayGrant::new(handle(), twice).is_err());
         let grant = GatewayGrant::new(handle(), vec![route("/").unwrap(), route("/a").unwrap()]);

@@ -19,6 +19,7 @@ use super::event::{GatewayEvent, Reporter};
 use super::forward::Door;
 use super::grant::GatewayGrant;
 use super::meter::Meter;
+use crate::egress::{Egress, EgressPolicy};
 use crate::serve;
 
 /// Most connections of one attempt at once.
@@ -49,6 +50,7 @@ pub struct GatewaySession {
     reporter: Arc<Reporter>,
     meter: Arc<Meter>,
     drains: Arc<Drains>,
+    egress: Option<Arc<Egress>>,
 }
 
 impl Gateway {
@@ -73,6 +75,9 @@ impl Gateway {
         let (budget, prices) = (grant.budget.clone(), grant.prices.clone());
         let meter = Meter::new(budget, prices, Arc::clone(&reporter));
         let drains = Drains::new(stop.clone());
+        let egress = grant.egress.clone().map(|egress| {
+            Egress::new(egress, drains.tasks.clone(), stop.clone(), Arc::clone(&reporter))
+        });
         let door = Arc::new(Door {
             grant,
             client: self.client.clone(),
@@ -80,6 +85,7 @@ impl Gateway {
             meter: Arc::clone(&meter),
             drains: Arc::clone(&drains),
             replays: Arc::default(),
+            egress: egress.clone(),
             stop: stop.clone(),
         });
         let task =
@@ -87,7 +93,7 @@ impl Gateway {
                 let door = Arc::clone(&door);
                 async move { door.answer(request).await }
             }));
-        (GatewaySession { stop, task, reporter, meter, drains }, events)
+        (GatewaySession { stop, task, reporter, meter, drains, egress }, events)
     }
 }
 
@@ -106,6 +112,14 @@ impl GatewaySession {
     #[must_use]
     pub fn spend(&self) -> Spend {
         self.meter.spend()
+    }
+
+    /// Puts another policy for other hosts in force: new connections follow it at once, and open ones to hosts
+    /// that it does not allow are cut. Without a grant for other hosts nothing changes.
+    pub fn set_egress(&self, policy: EgressPolicy) {
+        if let Some(egress) = &self.egress {
+            egress.set(policy);
+        }
     }
 
     /// Closes the listener and all connections, waits until they are gone, and says what was spent; calls that

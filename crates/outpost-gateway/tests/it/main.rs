@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests a panic is the right answer")]
 
 mod budgets;
+mod egress;
 mod forwarding;
 mod golden;
 mod metering;
