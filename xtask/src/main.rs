@@ -1,14 +1,15 @@
 //! Automation of the workspace: `cargo xtask <command>`.
 //!
-//! Holds the style law (`tidy`), the one test command that people and CI share (`test`), and small
-//! generators and reports. Deliberately absent: release and deployment; anything the product needs
-//! at run time.
+//! Holds the style law (`tidy`), the one test command that people and CI share (`test`), the run of the
+//! fuzzers (`fuzz`), and small generators and reports. Deliberately absent: release and deployment;
+//! anything the product needs at run time.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command line tool whose purpose is to print"
 )]
 
+mod fuzz;
 mod openapi;
 mod sizes;
 mod test;
@@ -20,13 +21,14 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 /// Every command, for documents that name one.
-const COMMANDS: [&str; 5] = ["test", "tidy", "openapi", "sizes", "help"];
+const COMMANDS: [&str; 6] = ["test", "tidy", "fuzz", "openapi", "sizes", "help"];
 
 const USAGE: &str = "\
 Automation of the Outpost workspace.
 
   cargo xtask test [--quick] [--keep-going]   everything CI runs, in the same order
   cargo xtask tidy                            the style law: crate levels, lengths, lints, links, licences
+  cargo xtask fuzz [--seconds N] [--target T] search inputs that break a parser, 60 s for each target
   cargo xtask openapi [--check]               write openapi/outpost.json, or compare it
   cargo xtask sizes                           lines per crate, dependencies, size of the binary
   cargo xtask help                            this text
@@ -71,6 +73,10 @@ fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
                 &root,
                 test::Options { quick: flag("--quick"), keep_going: flag("--keep-going") },
             )
+        }
+        "fuzz" => {
+            let options = fuzz::Options::read(options)?;
+            fuzz::command(&workspace::root()?, &options)
         }
         "openapi" => {
             only(&["--check"])?;

@@ -6,7 +6,7 @@
 
 mod agents;
 mod counts;
-mod process;
+pub(crate) mod process;
 mod steps;
 
 use std::env;

@@ -25,14 +25,14 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Which stream a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Out,
     Err,
 }
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Success,
     /// In words, such as `exit status: 1`.
     Failure(String),
@@ -43,7 +43,7 @@ pub(super) enum End {
 type Line = (Stream, String);
 
 /// Runs the command to its end and hands every line to `on_line`, without its line break.
-pub(super) fn run(
+pub(crate) fn run(
     mut command: Command,
     limit: Duration,
     on_line: &mut dyn FnMut(Stream, &str),

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use super::Finding;
 
 /// A backticked word that starts with one of these claims to be a path of the repository.
-const FOLDERS: [&str; 6] = ["crates/", "docs/", "xtask/", "openapi/", ".ci/", ".cargo/"];
+const FOLDERS: [&str; 7] = ["crates/", "docs/", "xtask/", "openapi/", "fuzz/", ".ci/", ".cargo/"];
 /// Signs of a pattern or placeholder instead of a path.
 const PATTERN_SIGNS: [char; 8] = ['*', '<', '{', '…', ' ', '[', '$', '('];
 

@@ -126,7 +126,21 @@ fn check(root: &Path, workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let deny = read(root, Path::new("deny.toml"))?;
     findings.extend(licences::check(&deny, &workspace.packages, Path::new("deny.toml"))?);
     check_documents(root, &mut findings)?;
+    check_fuzzers(root, &mut findings)?;
     Ok(findings)
+}
+
+/// The fuzzers are a workspace of their own, but as readable as the rest.
+fn check_fuzzers(root: &Path, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+    let mut sources = Vec::new();
+    files_below(&root.join("fuzz"), "rs", &mut sources)?;
+    for path in sources {
+        let shown = relative(root, &path);
+        let source = read(root, &shown)?;
+        findings.extend(text::check(&source, &shown));
+        findings.extend(functions::check(&source, &shown)?);
+    }
+    Ok(())
 }
 
 fn check_member(root: &Path, member: &Member, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
@@ -212,7 +226,7 @@ fn check_documents(root: &Path, findings: &mut Vec<Finding>) -> anyhow::Result<(
             documents.push(path);
         }
     }
-    for folder in ["docs", "crates", "xtask", "openapi"] {
+    for folder in ["docs", "crates", "xtask", "openapi", "fuzz"] {
         files_below(&root.join(folder), "md", &mut documents)?;
     }
     for path in documents {
