@@ -75,6 +75,8 @@ impl Meter {
         let (ours, theirs) = wire::pair()?;
         match sys::clone3(0, None)? {
             sys::Side::Child => {
+                // It has the launcher's words; the name tells the two apart.
+                let _only_a_name = rustix::thread::set_name(c"outpost-meter");
                 let closed = sys::close_all_but(&[theirs.as_raw_fd()]);
                 let run = std::panic::AssertUnwindSafe(|| measure(theirs));
                 let ended = closed.map(|()| std::panic::catch_unwind(run));
