@@ -1,7 +1,8 @@
 //! The transitions: one function per event, each with its guard, its change and its effects.
 
 use outpost_types::{
-    AttemptId, DispatchStatus, Failure, FailureCode, Timestamp, limits::PROVISION_TRIES_MAX,
+    AttemptId, DispatchStatus, Failure, FailureCode, Timestamp,
+    limits::{PARKED_SECONDS_MAX, PROVISION_TRIES_MAX},
 };
 use thiserror::Error;
 
@@ -214,8 +215,8 @@ fn deadline_passed(dispatch: &Dispatch, now: Timestamp) -> Option<Dispatch> {
     Some(change(dispatch, State::Running { deadline: *deadline, stop: Some(Stop::Timeout) }))
 }
 
-/// Time in which the provider serves nobody is not the agent's: its end moves on by it, as far as the deadline
-/// of the dispatch allows. Instants that several calls wait for count once.
+/// Time in which the provider serves nobody is not the agent's: its end moves on by it, within a bound and the
+/// deadline of the dispatch. Instants that several calls wait for count once.
 fn parked(dispatch: &Dispatch, until: Timestamp, now: Timestamp) -> Option<Dispatch> {
     let State::Running { deadline, stop: None } = &dispatch.state else {
         return None;
@@ -225,7 +226,9 @@ fn parked(dispatch: &Dispatch, until: Timestamp, now: Timestamp) -> Option<Dispa
         return None;
     }
     let moved = deadline.plus_millis(until.millis_since(from));
-    let deadline = moved.min(dispatch.deadline_at().max(*deadline));
+    let seconds_max = dispatch.spec.timeout_seconds.saturating_add(PARKED_SECONDS_MAX);
+    let latest = dispatch.started_at?.plus_millis(seconds_max.saturating_mul(1000));
+    let deadline = moved.min(latest).min(dispatch.deadline_at()).max(*deadline);
     let mut next = change(dispatch, State::Running { deadline, stop: None });
     next.facts.parked_until = Some(until);
     Some(next)

@@ -159,7 +159,7 @@ impl Api for EngineApi {
             queued: u32::try_from(waiting).unwrap_or(u32::MAX),
             concurrency_max: limits.host_attempts_max,
             scripted_model: runner.scripted_model(),
-            agents: runner.agents().into_iter().map(with_counts).collect(),
+            agents: runner.agents(&self.caller.tenant).await.into_iter().map(with_counts).collect(),
         })
     }
 
@@ -211,7 +211,8 @@ impl EngineApi {
                 Ok::<_, ApiError>(IdempotencyClaim { key, body_hash, expires_at })
             })
             .transpose()?;
-        let defaults = self.engine.inner.runner.admit(&request)?;
+        let runner = &self.engine.inner.runner;
+        let defaults = runner.admit(&self.caller.tenant, &request).await?;
         let spec = DispatchSpec::from_request(request, &defaults)?;
         let id = DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
         let (tenant, key) = (self.caller.tenant.clone(), self.caller.key);

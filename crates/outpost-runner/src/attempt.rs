@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outpost_agents::{Agent, AgentReport, Exit, Verdict, judge};
-use outpost_core::{AgentVerdict, ExitFacts, ResultFacts};
+use outpost_core::{AgentVerdict, ExitFacts, ResultFacts, Spend};
 use outpost_sandbox::{ExitReport, RunningSandbox, SandboxError};
 use outpost_types::limits::{CHECK_SECONDS_MAX, OUTPUT_TAIL_BYTES_MAX};
 use outpost_types::{AttemptId, Attention, CheckResult, EventData, Failure, FailureCode};
@@ -13,7 +13,9 @@ use outpost_workspace::{Collected, Note};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::gatekeeper::Gatekeeper;
 use crate::local::Parts;
+use crate::money::noted_spend;
 use crate::output::OutputLog;
 use crate::provision::{ProvisionError, Ready, provision};
 use crate::resume::{SAVED_FILE, Saved, claim, lost, reopen_gateway};
@@ -106,8 +108,11 @@ impl Attempt {
         }
         match (saved, running, stage) {
             (Some(saved), Some(mut running), ResumeStage::Placed | ResumeStage::Started) => {
+                let spent = noted_spend(&self.dir);
+                self.parts.config.money.recall(&self.assignment.tenant, &spent);
+                let (parts, assignment) = (&self.parts, &self.assignment);
                 let session =
-                    reopen_gateway(&self.parts, &self.assignment, &saved, running.as_mut());
+                    reopen_gateway(parts, assignment, &saved, running.as_mut(), spent).await;
                 if stage != ResumeStage::Started {
                     self.announce(&saved).await;
                 }
@@ -266,12 +271,15 @@ impl Attempt {
                     saved.ended = Some(ended.clone());
                     saved.keep(&self.dir);
                 };
-                watch(running, session, output, &mut self.commands, keep).await
+                let gatekeeper = session.map(|session| {
+                    Gatekeeper::begin(session, self.dir.clone(), self.reports.clone())
+                });
+                watch(running, gatekeeper, output, &mut self.commands, keep).await
             }
             Err(error) => {
                 warn!(%error, "the output of an agent cannot be kept; it is ended");
                 release(Some(running)).await;
-                Watched::Ended(Ended::default())
+                Watched::Ended(Box::default())
             }
         };
         let Watched::Ended(ended) = ended else { return None };
@@ -300,12 +308,17 @@ impl Attempt {
             None => AgentVerdict::Failed(lost()),
             Some(exit) => verdict(agent, &report, exit, &collected),
         };
+        // An agent that came to its end all the same had all it needed.
+        let verdict = match (verdict, ended.account.exhausted) {
+            (AgentVerdict::Failed(_), Some(exhausted)) => AgentVerdict::Failed(exhausted.failure()),
+            (verdict, _) => verdict,
+        };
         let results = ResultFacts {
             verdict,
             summary: report.summary,
             session_id: report.session_id,
             usage: report.usage,
-            spend: None,
+            spend: self.spend(agent, saved, ended),
             files_changed: collected.ok().map(|collected| collected.files_changed),
             checks,
             collect_millis: millis_since(started),
@@ -313,6 +326,14 @@ impl Attempt {
         saved.results = Some(results.clone());
         saved.keep(&self.dir);
         Outcome::Collected(Box::new(results))
+    }
+
+    /// What the gateway counted; `None` for an agent that had none.
+    fn spend(&self, agent: &dyn Agent, saved: &Saved, ended: &Ended) -> Option<Spend> {
+        agent.provider(&self.assignment.spec.model_id)?;
+        let counted = ended.account.spend.clone();
+        // Nobody was there to see it end: what was written down while it ran.
+        Some(counted.unwrap_or_else(|| noted_spend(&saved.prepared.attempt_dir)))
     }
 
     /// Waits until the end of the agent is on record; `false` when nobody will ever say so.

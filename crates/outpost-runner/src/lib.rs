@@ -3,15 +3,18 @@
 //!
 //! A runner decides nothing about a dispatch. It carries out one attempt, tells what happens in
 //! order, and leaves nothing behind. Bounded: reports and commands that wait, lines, tails of
-//! output, the time of every step after the agent's end. Absent: records, retries, budgets.
+//! output, the time of every step after the agent's end. Absent: records, retries.
 
 mod attempt;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gatekeeper;
 pub mod install;
 mod lines;
 mod local;
 mod models;
+mod money;
+mod network;
 mod output;
 mod provision;
 mod resume;
@@ -21,6 +24,8 @@ mod watch;
 
 pub use local::{LocalRunner, LocalRunnerConfig};
 pub use models::Models;
+pub use money::Money;
+pub use network::Network;
 pub use runner::{
     Assignment, COMMANDS_MAX, Command, Outcome, REPORTS_MAX, Report, Resume, ResumeStage, Runner,
     Told,

@@ -10,9 +10,10 @@ use outpost_agents::{Agent, Installed, Registry};
 use outpost_core::AgentDefaults;
 use outpost_gateway::gateway::Gateway;
 use outpost_sandbox::{Reattached, Sandbox, SandboxError};
+use outpost_types::limits::DISPATCH_SECRETS_COUNT_MAX;
 use outpost_types::{
     AgentAvailability, AgentId, AgentView, ApiError, AttemptId, DispatchRequest, ErrorCode,
-    NetworkLevel,
+    NotASecretName, SecretError, SecretName, SecretSource, TenantId,
 };
 use outpost_workspace::{SourceError, Workspaces};
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ use tracing::warn;
 
 use crate::attempt::Attempt;
 use crate::models::Models;
+use crate::money::Money;
+use crate::network::{self, Network};
 use crate::runner::{Assignment, Command, Report, Runner};
 
 /// How often the sandboxes of an earlier server are asked for, and the pause after a failure,
@@ -38,6 +41,12 @@ pub struct LocalRunnerConfig {
     pub attempts_dir: PathBuf,
     /// Where agent CLIs are installed.
     pub agents_dir: PathBuf,
+    /// What model calls cost, and who may spend how much.
+    pub money: Money,
+    /// What sandboxes may reach.
+    pub network: Network,
+    /// Keys of providers, and what dispatches want in their environment.
+    pub secrets: Arc<dyn SecretSource>,
 }
 
 /// The local fleet.
@@ -99,7 +108,12 @@ impl Parts {
     }
 
     /// The same as [`Parts::obstacle`], which is not asked again for a moment once there was none.
-    fn recent_obstacle(&self, agent: &dyn Agent, model_id: &str) -> Option<String> {
+    async fn recent_obstacle(
+        &self,
+        tenant: &TenantId,
+        agent: &dyn Agent,
+        model_id: &str,
+    ) -> Option<String> {
         let (id, now) = (&agent.profile().id, Instant::now());
         let known = || self.available.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = |(model, at): &(String, Instant)| {
@@ -108,20 +122,40 @@ impl Parts {
         if known().get(id).is_some_and(fresh) {
             return None;
         }
-        let obstacle = self.obstacle(agent, model_id);
-        if obstacle.is_none() {
+        let obstacle = self.obstacle(tenant, agent, model_id).await;
+        // What needs no secret is the same for every tenant.
+        if obstacle.is_none() && self.needs_no_secret(agent, model_id) {
             known().insert(id.clone(), (model_id.to_owned(), now));
         }
         obstacle
     }
 
-    /// Why the agent cannot run here.
-    fn obstacle(&self, agent: &dyn Agent, model_id: &str) -> Option<String> {
+    fn needs_no_secret(&self, agent: &dyn Agent, model_id: &str) -> bool {
+        let provider = agent.provider(model_id);
+        provider.is_none_or(|provider| self.models.has_key(provider) == Ok(true))
+    }
+
+    /// Why the agent cannot run here for this tenant.
+    async fn obstacle(
+        &self,
+        tenant: &TenantId,
+        agent: &dyn Agent,
+        model_id: &str,
+    ) -> Option<String> {
         if let Err(unavailable) = Installed::load(&self.config.agents_dir, agent) {
             return Some(unavailable.reason);
         }
         let provider = agent.provider(model_id)?;
-        self.models.route(provider).err()
+        match self.models.has_key(provider) {
+            Ok(true) => return None,
+            Ok(false) => {}
+            Err(problem) => return Some(problem),
+        }
+        match self.config.secrets.has_provider_credentials(tenant, provider).await {
+            Ok(true) => None,
+            Ok(false) => Some(Models::no_key(provider)),
+            Err(error) => Some(error.to_string()),
+        }
     }
 }
 
@@ -135,11 +169,13 @@ impl Runner for LocalRunner {
         self.parts.models.is_scripted()
     }
 
-    fn agents(&self) -> Vec<AgentView> {
-        let view = |agent: &Arc<dyn Agent>| {
+    async fn agents(&self, tenant: &TenantId) -> Vec<AgentView> {
+        let mut views = Vec::new();
+        for agent in self.parts.registry.iter() {
             let profile = agent.profile();
-            let reason = self.parts.obstacle(agent.as_ref(), &profile.default_model);
-            AgentView {
+            let model_id = &profile.default_model;
+            let reason = self.parts.obstacle(tenant, agent.as_ref(), model_id).await;
+            views.push(AgentView {
                 agent: profile.id.to_string(),
                 default_model_id: profile.default_model.clone(),
                 tier: profile.tier,
@@ -148,12 +184,16 @@ impl Runner for LocalRunner {
                 running: 0,
                 pinned_version: profile.version.clone().unwrap_or_default(),
                 availability: AgentAvailability { available: reason.is_none(), reason },
-            }
-        };
-        self.parts.registry.iter().map(view).collect()
+            });
+        }
+        views
     }
 
-    fn admit(&self, request: &DispatchRequest) -> Result<AgentDefaults, ApiError> {
+    async fn admit(
+        &self,
+        tenant: &TenantId,
+        request: &DispatchRequest,
+    ) -> Result<AgentDefaults, ApiError> {
         let parts = &self.parts;
         let agent = request.agent.parse().ok().and_then(|id| parts.registry.get(&id));
         let Some(agent) = agent else {
@@ -164,7 +204,7 @@ impl Runner for LocalRunner {
         };
         let profile = agent.profile();
         let model_id = request.model_id.as_deref().unwrap_or(&profile.default_model);
-        if let Some(reason) = parts.recent_obstacle(agent.as_ref(), model_id) {
+        if let Some(reason) = parts.recent_obstacle(tenant, agent.as_ref(), model_id).await {
             let message = format!("The agent cannot run here: {reason}.");
             return Err(ApiError::new(ErrorCode::AgentUnavailable, message)
                 .with_hint("GET /fleet lists the agents that can."));
@@ -172,16 +212,8 @@ impl Runner for LocalRunner {
         if let Some(repo) = &request.repo {
             parts.workspaces.parse_source(repo).map_err(|error| repo_error(&error))?;
         }
-        for (field, asked) in [
-            ("network", request.network.is_some_and(|level| level != NetworkLevel::None)),
-            ("secrets", !request.secrets.is_empty()),
-        ] {
-            if asked {
-                let message = "This version's local fleet cannot do that yet.";
-                let error = ApiError::new(ErrorCode::NotSupported, message);
-                return Err(ApiError { field: Some(field.to_owned()), ..error });
-            }
-        }
+        network::check(request)?;
+        parts.check_secrets(tenant, &request.secrets).await?;
         Ok(AgentDefaults {
             agent: profile.id.clone(),
             model_id: profile.default_model.clone(),
@@ -218,6 +250,26 @@ impl Runner for LocalRunner {
             }
         }
         Ok(())
+    }
+}
+
+impl Parts {
+    /// Whether the tenant has the secrets a request names, and may show them to an agent.
+    async fn check_secrets(&self, tenant: &TenantId, names: &[String]) -> Result<(), ApiError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let names = names.iter().take(DISPATCH_SECRETS_COUNT_MAX).map(|name| name.parse());
+        let names: Vec<SecretName> = names
+            .collect::<Result<_, _>>()
+            .map_err(|error: NotASecretName| ApiError::field("secrets", error.to_string()))?;
+        let checked = self.config.secrets.check_exposed(tenant, &names).await;
+        checked.map_err(|error| match error {
+            SecretError::Unavailable { .. } | SecretError::Damaged { .. } => {
+                ApiError::new(ErrorCode::SecretsUnavailable, error.to_string())
+            }
+            _ => ApiError::field("secrets", error.to_string()),
+        })
     }
 }
 

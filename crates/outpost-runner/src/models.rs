@@ -1,32 +1,39 @@
-//! Which model providers this install can reach, and with what credential.
+//! Which model providers this install can reach, and with what credentials.
 
 use std::collections::BTreeMap;
 
 use outpost_gateway::gateway::{
-    AuthStyle, Credential, GatewayError, Route, Upstream, auth_style, credential_from, route_from,
+    Credential, GatewayError, ROUTE_CREDENTIALS_MAX, Route, Upstream, auth_style, credential_from,
+    upstream_from,
 };
-use outpost_types::Provider;
+use outpost_types::{GivenSecret, Provider};
 
 /// Where model calls go.
 #[derive(Debug, Clone, Default)]
 pub struct Models {
     scripted: bool,
-    routes: BTreeMap<Provider, Route>,
+    ways: BTreeMap<Provider, Way>,
     problems: BTreeMap<Provider, String>,
 }
 
+/// The way to one provider.
+#[derive(Debug, Clone)]
+struct Way {
+    upstream: Upstream,
+    /// The operator's own key, from the environment: used after all others.
+    key: Option<Credential>,
+}
+
 impl Models {
-    /// The real providers, with the keys that `lookup` (the host's environment) holds. A key that
-    /// cannot be used makes its agents unavailable, with the reason; it stops nothing else.
+    /// The real providers, with the keys that `lookup` (the host's environment) holds. A key or an address
+    /// that cannot be used makes its agents unavailable, with the reason; it stops nothing else.
     pub fn from_environment(lookup: impl Fn(&str) -> Option<String> + Copy) -> Self {
         let mut models = Self::default();
         for provider in Provider::ALL {
-            let route = credential_from(provider, lookup).and_then(|credential| {
-                credential.map(|credential| route_from(provider, credential, lookup)).transpose()
-            });
-            match route {
-                Ok(Some(route)) => drop(models.routes.insert(provider, route)),
-                Ok(None) => {}
+            let way = upstream_from(provider, lookup)
+                .and_then(|upstream| Ok(Way { upstream, key: credential_from(provider, lookup)? }));
+            match way {
+                Ok(way) => drop(models.ways.insert(provider, way)),
                 Err(error) => drop(models.problems.insert(provider, error.to_string())),
             }
         }
@@ -42,10 +49,8 @@ impl Models {
         for provider in Provider::ALL {
             let name = provider.as_str();
             let upstream = Upstream::parse(name, base_url)?;
-            let credential = Credential::new(name, key)?;
-            let auth: AuthStyle = auth_style(provider);
-            let route = Route::new(name, &format!("/{name}"), upstream, credential, auth)?;
-            models.routes.insert(provider, route);
+            let key = Some(Credential::new(name, key)?);
+            models.ways.insert(provider, Way { upstream, key });
         }
         Ok(models)
     }
@@ -56,18 +61,50 @@ impl Models {
         self.scripted
     }
 
-    /// The route to a provider.
+    /// Whether calls of this provider can be paid with what the operator has in the environment, so that no
+    /// secret is needed.
     ///
     /// # Errors
-    /// One sentence that says what is missing.
-    pub fn route(&self, provider: Provider) -> Result<&Route, String> {
-        self.routes.get(&provider).ok_or_else(|| match self.problems.get(&provider) {
-            Some(problem) => problem.clone(),
-            None => format!(
-                "there is no key for {}: set {} where the server runs",
-                provider.as_str(),
-                provider.key_variables().join(" or "),
-            ),
-        })
+    /// One sentence, when the provider cannot be used at all.
+    pub fn has_key(&self, provider: Provider) -> Result<bool, String> {
+        match (self.ways.get(&provider), self.problems.get(&provider)) {
+            (Some(way), _) => Ok(way.key.is_some()),
+            (None, Some(problem)) => Err(problem.clone()),
+            (None, None) => Ok(false),
+        }
+    }
+
+    /// What is missing where there is neither a key nor a secret.
+    #[must_use]
+    pub fn no_key(provider: Provider) -> String {
+        let variables = provider.key_variables();
+        format!(
+            "there is no key for {}: run `outpost secrets set {}`, or set {} where the server runs",
+            provider.as_str(),
+            variables[0],
+            variables.join(" or "),
+        )
+    }
+
+    /// The route to a provider: with these secrets, best first, then with the operator's key. The scripted
+    /// provider is shown no secret.
+    ///
+    /// # Errors
+    /// One sentence that says what is missing or wrong.
+    pub fn route(&self, provider: Provider, given: &[GivenSecret]) -> Result<Route, String> {
+        if !self.has_key(provider)? && (given.is_empty() || self.scripted) {
+            return Err(Self::no_key(provider));
+        }
+        let Some(way) = self.ways.get(&provider) else { return Err(Self::no_key(provider)) };
+        let name = provider.as_str();
+        let given = given.iter().filter(|_| !self.scripted);
+        let given = given.map(|secret| Credential::new(name, secret.value.expose()));
+        let own = way.key.clone().map(Ok);
+        let mut keys = given.chain(own).take(ROUTE_CREDENTIALS_MAX);
+        let wrong = |error: GatewayError| error.to_string();
+        let first = keys.next().ok_or_else(|| Self::no_key(provider))?.map_err(wrong)?;
+        let (prefix, auth) = (format!("/{name}"), auth_style(provider));
+        let route = Route::new(name, &prefix, way.upstream.clone(), first, auth).map_err(wrong)?;
+        keys.try_fold(route, |route, key| route.with_fallback(key?)).map_err(wrong)
     }
 }

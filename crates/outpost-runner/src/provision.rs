@@ -7,19 +7,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outpost_agents::{Agent, AgentError, Installed, Invocation, RunSpec, TrackedFile, Unavailable};
-use outpost_core::PreparedFacts;
+use outpost_core::{PreparedFacts, Spend};
 use outpost_gateway::gateway::{
     GatewayError, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
 };
 use outpost_sandbox::{Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError, SandboxSpec};
-use outpost_types::limits::STOP_GRACE_SECONDS;
-use outpost_types::{Failure, FailureCode, Isolation, PhaseTimings, Tier};
+use outpost_types::limits::{PARKED_SECONDS_MAX, STOP_GRACE_SECONDS};
+use outpost_types::{
+    Failure, FailureCode, GivenSecret, Isolation, NetworkLevel, NotASecretName, PhaseTimings,
+    SecretError, Tier, WantedSecret,
+};
 use outpost_workspace::{PrepareError, PrepareRequest, Prepared, SourceError};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::attempt::millis_since;
 use crate::local::Parts;
+use crate::network::variables;
 use crate::resume::{Saved, lost};
 use crate::runner::Assignment;
 
@@ -86,6 +90,14 @@ pub(crate) enum ProvisionError {
     /// The agent cannot take this task.
     #[error("The agent cannot take this task: {0}")]
     Agent(#[from] AgentError),
+    /// A secret it needs is not to be had.
+    #[error("It cannot have its secrets: {0}.")]
+    Secret(#[from] SecretError),
+    /// A secret would take the place of something the agent needs.
+    #[error(
+        "The secret {0} has the name of a variable that the agent's own start needs; store it under another name."
+    )]
+    TakenVariable(String),
     /// The gateway could not be opened.
     #[error("The gateway could not be opened: {0}")]
     Gateway(#[from] GatewayError),
@@ -115,10 +127,12 @@ impl ProvisionError {
                 error,
                 SandboxError::Full { .. } | SandboxError::LauncherLost | SandboxError::Io(_)
             ),
-            Self::Io(_) => true,
+            Self::Io(_) | Self::Secret(SecretError::Unavailable { .. }) => true,
+            Self::Secret(_) => false,
             Self::Aborted
             | Self::Left
             | Self::Source(_)
+            | Self::TakenVariable(_)
             | Self::Unavailable(_)
             | Self::Agent(_)
             | Self::Start(_)
@@ -151,7 +165,8 @@ pub(crate) async fn provision(
     let agent = parts.registry.get(&spec.agent);
     let agent = agent.ok_or_else(|| ProvisionError::Unavailable("it is not declared".into()))?;
     let installed = Installed::load(&parts.config.agents_dir, agent.as_ref())?;
-    let route = route_of(parts, agent.as_ref(), &spec.model_id)?;
+    let route = route_of(parts, assignment, agent.as_ref()).await?;
+    let exposed = exposed_to(parts, assignment).await?;
     let prepared = prepare_workspace(parts, assignment, dir).await?;
     let handle = Handle::generate()?;
     let run = run_spec(assignment, &prepared, &handle);
@@ -170,7 +185,9 @@ pub(crate) async fn provision(
             ..PhaseTimings::default()
         },
     };
-    let session = open_gateway(parts, parked.take_listener(), handle.clone(), route)?;
+    let listener = parked.take_listener();
+    let session =
+        open_gateway(parts, assignment, listener, handle.clone(), route, Spend::default())?;
     let saved = Saved {
         prepared,
         facts,
@@ -180,7 +197,7 @@ pub(crate) async fn provision(
         ended: None,
         results: None,
     };
-    let payload = payload_of(invocation, &spec.task, &run.workdir);
+    let payload = payload_of(invocation, exposed, spec.network, &spec.task, &run.workdir)?;
     Ok(Steady { saved, parked, payload, session })
 }
 
@@ -236,7 +253,8 @@ async fn make_sandbox(
     let home = prepared.attempt_dir.join("home");
     make_dir(&home, 0o700, prepared.owner)?;
     write_home(&home, invocation, prepared.owner)?;
-    let seconds_max = assignment.spec.timeout_seconds + STOP_GRACE_SECONDS;
+    let parked_max = PARKED_SECONDS_MAX;
+    let seconds_max = assignment.spec.timeout_seconds + parked_max + STOP_GRACE_SECONDS;
     let mut spec = SandboxSpec::new(assignment.attempt.to_string())
         .read_write(&prepared.dir, &prepared.inside)
         .read_write(&home, HOME_INSIDE);
@@ -287,31 +305,62 @@ fn isolation_of(parked: &dyn ParkedSandbox) -> Isolation {
     Isolation { effective: isolation.enforced.clone(), missing: isolation.missing.clone() }
 }
 
-/// Opens the gateway on the listener that was made inside; an agent without a provider gets none.
+/// Opens the gateway on the listener that was made inside; an agent without a provider and without a network
+/// gets none. Of its budget `spent` is gone.
 pub(crate) fn open_gateway(
     parts: &Parts,
+    assignment: &Assignment,
     listener: Option<TcpListener>,
     handle: Handle,
     route: Option<Route>,
+    spent: Spend,
 ) -> Result<Option<Session>, ProvisionError> {
-    let (Some(route), Some(listener)) = (route, listener) else { return Ok(None) };
-    let grant = GatewayGrant::new(handle, vec![route])?;
+    let network = parts.config.network.grant(&assignment.spec);
+    let network = network.map_err(ProvisionError::Unavailable)?;
+    let Some(listener) = listener.filter(|_| route.is_some() || network.is_some()) else {
+        return Ok(None);
+    };
+    let mut grant = GatewayGrant::new(handle, route.into_iter().collect())?;
+    if let Some(network) = network {
+        grant = grant.with_egress(network);
+    }
+    let grant = parts.config.money.grant(grant, &assignment.tenant, assignment.spec.budget, spent);
     Ok(Some(parts.gateway.serve(tokio::net::TcpListener::from_std(listener)?, grant)))
 }
 
-/// The way to the provider of an agent's model; `None` for agents without one.
-pub(crate) fn route_of(
+/// The way to the provider of an agent's model, with the tenant's keys before the platform's; `None` for agents
+/// without one.
+pub(crate) async fn route_of(
     parts: &Parts,
+    assignment: &Assignment,
     agent: &dyn Agent,
-    model_id: &str,
 ) -> Result<Option<Route>, ProvisionError> {
-    match agent.provider(model_id) {
-        Some(provider) => {
-            let route = parts.models.route(provider).map_err(ProvisionError::Unavailable)?;
-            Ok(Some(route.clone()))
-        }
-        None => Ok(None),
+    let Some(provider) = agent.provider(&assignment.spec.model_id) else { return Ok(None) };
+    let given = if parts.models.is_scripted() {
+        Vec::new()
+    } else {
+        let (tenant, dispatch) = (&assignment.tenant, assignment.attempt.dispatch);
+        parts.config.secrets.provider_credentials(tenant, dispatch, provider).await?
+    };
+    parts.models.route(provider, &given).map(Some).map_err(ProvisionError::Unavailable)
+}
+
+/// What the dispatch wants in its agent's environment.
+async fn exposed_to(
+    parts: &Parts,
+    assignment: &Assignment,
+) -> Result<Vec<GivenSecret>, ProvisionError> {
+    let names = &assignment.spec.secrets;
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
+    let wanted = names.iter().map(|name| {
+        let name = name.parse().map_err(|error: NotASecretName| error.to_string());
+        name.map(|name| WantedSecret { name, version: None })
+    });
+    let wanted: Vec<_> = wanted.collect::<Result<_, _>>().map_err(ProvisionError::Unavailable)?;
+    let (tenant, dispatch) = (&assignment.tenant, assignment.attempt.dispatch);
+    Ok(parts.config.secrets.exposed(tenant, dispatch, &wanted).await?)
 }
 
 fn run_spec(assignment: &Assignment, prepared: &Prepared, handle: &Handle) -> RunSpec {
@@ -337,13 +386,29 @@ fn run_spec(assignment: &Assignment, prepared: &Prepared, handle: &Handle) -> Ru
     }
 }
 
-fn payload_of(invocation: Invocation, prompt: &str, workdir: &str) -> Payload {
+fn payload_of(
+    invocation: Invocation,
+    exposed: Vec<GivenSecret>,
+    network: NetworkLevel,
+    prompt: &str,
+    workdir: &str,
+) -> Result<Payload, ProvisionError> {
     let mut payload = Payload::new(invocation.argv).cwd(workdir);
     payload.env = invocation.env;
+    if network != NetworkLevel::None {
+        payload.env.extend(variables(GATEWAY_PORT));
+    }
+    for secret in exposed {
+        let name = secret.name.to_string();
+        if payload.env.iter().any(|(known, _)| *known == name) {
+            return Err(ProvisionError::TakenVariable(name));
+        }
+        payload.env.push((name, secret.value.expose().to_owned()));
+    }
     if invocation.stdin_prompt {
         payload = payload.stdin(prompt);
     }
-    payload
+    Ok(payload)
 }
 
 /// Puts the agent's own settings into its home, before anything of it runs.

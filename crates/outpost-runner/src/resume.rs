@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use outpost_core::{PreparedFacts, ResultFacts};
+use outpost_core::{PreparedFacts, ResultFacts, Spend};
 use outpost_gateway::gateway::Handle;
 use outpost_sandbox::{Reattached, RunningSandbox};
 use outpost_types::{Failure, FailureCode};
@@ -78,17 +78,21 @@ pub(crate) async fn claim(
 }
 
 /// Opens the gateway of a running agent again, with the handle it has.
-pub(crate) fn reopen_gateway(
+pub(crate) async fn reopen_gateway(
     parts: &Parts,
     assignment: &Assignment,
     saved: &Saved,
     running: &mut dyn RunningSandbox,
+    spent: Spend,
 ) -> Option<Session> {
     let spec = &assignment.spec;
     let agent = parts.registry.get(&spec.agent)?;
     let handle = Handle::parse(&saved.handle).ok()?;
-    route_of(parts, agent.as_ref(), &spec.model_id)
-        .and_then(|route| open_gateway(parts, running.take_listener(), handle, route))
+    route_of(parts, assignment, agent.as_ref())
+        .await
+        .and_then(|route| {
+            open_gateway(parts, assignment, running.take_listener(), handle, route, spent)
+        })
         .unwrap_or_else(|error| {
             // Without its models the agent ends by itself; its own error says more than ours.
             warn!(%error, attempt = %assignment.attempt, "the gateway of an agent cannot be reopened");

@@ -86,6 +86,11 @@ pub enum Report {
         /// What it says.
         data: EventData,
     },
+    /// The provider of its model serves nobody for so long; the agent waits at the gateway.
+    Parked {
+        /// From now, milliseconds.
+        millis: u64,
+    },
     /// The agent's process ended.
     AgentExited(ExitFacts),
     /// The attempt is over and nothing of it runs any more.
@@ -115,15 +120,20 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
     /// Whether the model is the scripted provider.
     fn scripted_model(&self) -> bool;
 
-    /// Every known agent and whether it can run; `running` is left zero.
-    fn agents(&self) -> Vec<AgentView>;
+    /// Every known agent and whether it can run for this tenant; `running` is left zero.
+    async fn agents(&self, tenant: &TenantId) -> Vec<AgentView>;
 
-    /// Whether this could run here, and what it gets where it leaves something out. Cheap: nothing
-    /// is fetched.
+    /// Whether this could run here for this tenant, and what it gets where it leaves something out.
+    /// Cheap: nothing is fetched.
     ///
     /// # Errors
-    /// An error for the client: the agent is unknown or unavailable, the repository is not allowed.
-    fn admit(&self, request: &DispatchRequest) -> Result<AgentDefaults, ApiError>;
+    /// An error for the client: the agent is unknown or unavailable, the repository is not allowed, a
+    /// secret is missing.
+    async fn admit(
+        &self,
+        tenant: &TenantId,
+        request: &DispatchRequest,
+    ) -> Result<AgentDefaults, ApiError>;
 
     /// Carries out one attempt and reports. Ends after [`Report::Ended`] was taken in, which dropping the
     /// receiver says, or when nobody

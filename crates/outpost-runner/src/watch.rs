@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use outpost_agents::OutputParser;
-use outpost_gateway::gateway::{GatewayEvent, GatewaySession};
 use outpost_sandbox::{ExitReport, RunningSandbox, SandboxError};
 use outpost_types::limits::STOP_GRACE_SECONDS;
 use outpost_types::{Attention, EventData, LogStreamName};
@@ -13,17 +12,21 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant as Deadline;
 use tracing::warn;
 
 use crate::attempt::millis_since;
+use crate::gatekeeper::{Account, Exhausted, Gatekeeper};
 use crate::lines::LineCutter;
 use crate::output::{OutputLog, Taken};
 use crate::runner::{Command, Report, Told};
 
 /// Longest wait for the rest of the output once the agent's sandbox is empty, seconds.
 const DRAIN_SECONDS_MAX: u64 = 1;
+/// How long an agent whose budget is used up may take to end by itself, seconds. It gets no more answers of
+/// a model, but the last one may have been all it needed.
+const BUDGET_END_SECONDS: u64 = 10;
 
 /// How the agent ended.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -32,12 +35,14 @@ pub(crate) struct Ended {
     pub(crate) exit: Option<ExitReport>,
     pub(crate) first_output_millis: Option<u64>,
     pub(crate) agent_millis: u64,
+    #[serde(default)]
+    pub(crate) account: Account,
 }
 
 /// What became of a watched agent.
 pub(crate) enum Watched {
     /// It ended; its sandbox is empty and its gateway closed.
-    Ended(Ended),
+    Ended(Box<Ended>),
     /// It goes on without us: the server ends, and the next one will take it up.
     Left,
 }
@@ -46,21 +51,18 @@ pub(crate) enum Watched {
 /// from then on nobody else could tell a later server.
 pub(crate) async fn watch(
     mut running: Box<dyn RunningSandbox>,
-    session: Option<(GatewaySession, mpsc::Receiver<GatewayEvent>)>,
+    gatekeeper: Option<Gatekeeper>,
     mut output: Output<'_>,
     commands: &mut mpsc::Receiver<Command>,
     keep: impl FnOnce(&Ended),
 ) -> Watched {
     let started = output.started;
-    let reports = output.reports.clone();
-    let (session, denials) = session.map_or((None, None), |(session, events)| {
-        (Some(session), Some(tokio::spawn(report_denials(events, reports))))
-    });
+    let exhausted = gatekeeper.as_ref().map(Gatekeeper::exhausted);
     let pipes = Pipe::of(running.take_stdout())
         .and_then(|stdout| Ok((stdout, Pipe::of(running.take_stderr())?)));
     let exit = match pipes {
         Ok((stdout, stderr)) => {
-            follow(running.as_ref(), [stdout, stderr], &mut output, commands).await
+            follow(running.as_ref(), [stdout, stderr], &mut output, commands, exhausted).await
         }
         Err(error) => Err(error.into()),
     };
@@ -71,20 +73,17 @@ pub(crate) async fn watch(
     };
     let exit = exit.inspect_err(|error| warn!(%error, "the end of an agent cannot be known")).ok();
     let agent_millis = millis_since(started);
-    let ended = Ended { exit, first_output_millis: output.first_millis, agent_millis };
+    let account = match gatekeeper {
+        Some(gatekeeper) => gatekeeper.close().await,
+        None => Account::default(),
+    };
+    let first_output_millis = output.first_millis;
+    let ended = Ended { exit, first_output_millis, agent_millis, account };
     keep(&ended);
     if let Err(error) = running.release().await {
         warn!(%error, "the sandbox of an agent could not be released");
     }
-    if let Some(session) = session {
-        session.shutdown().await;
-    }
-    if let Some(denials) = denials
-        && let Err(error) = denials.await
-    {
-        warn!(%error, "denials of a gateway could not be reported");
-    }
-    Watched::Ended(ended)
+    Watched::Ended(Box::new(ended))
 }
 
 /// How the agent ended; `None` when nobody commands this any more.
@@ -93,12 +92,16 @@ async fn follow(
     mut pipes: [Pipe; 2],
     output: &mut Output<'_>,
     commands: &mut mpsc::Receiver<Command>,
+    mut exhausted: Option<watch::Receiver<Option<Exhausted>>>,
 ) -> Result<Option<ExitReport>, SandboxError> {
     let mut exit = None;
+    // From when on an agent whose budget is used up is told to end.
+    let mut budget_end: Option<Deadline> = None;
     // Until the agent is told to end this is the kill's instant; afterwards that of the last byte.
     let mut deadline: Option<Deadline> = None;
     while exit.is_none() || pipes.iter().any(Pipe::is_open) {
-        let at = deadline.unwrap_or_else(|| Deadline::now() + Duration::from_secs(3600));
+        let far = Deadline::now() + Duration::from_secs(3600);
+        let (at, stop_at) = (deadline.unwrap_or(far), budget_end.unwrap_or(far));
         let [stdout, stderr] = &mut pipes;
         tokio::select! {
             ready = stdout.readable(), if stdout.is_open() => {
@@ -112,6 +115,15 @@ async fn follow(
             ended = running.wait(), if exit.is_none() => {
                 exit = Some(ended?);
                 deadline = Some(Deadline::now() + Duration::from_secs(DRAIN_SECONDS_MAX));
+            }
+            () = used_up(&mut exhausted), if exit.is_none() && budget_end.is_none() => {
+                budget_end = Some(Deadline::now() + Duration::from_secs(BUDGET_END_SECONDS));
+            }
+            () = tokio::time::sleep_until(stop_at),
+                if budget_end.is_some() && exit.is_none() && deadline.is_none() =>
+            {
+                running.stop().await?;
+                deadline = Some(Deadline::now() + Duration::from_secs(STOP_GRACE_SECONDS));
             }
             command = commands.recv(), if exit.is_none() => match command {
                 Some(Command::Stop | Command::Abort) if deadline.is_none() => {
@@ -132,6 +144,16 @@ async fn follow(
     }
     output.finish().await;
     Ok(exit)
+}
+
+/// Waits until a budget is used up; for ever, where there is none.
+async fn used_up(exhausted: &mut Option<watch::Receiver<Option<Exhausted>>>) {
+    if let Some(exhausted) = exhausted
+        && exhausted.wait_for(Option::is_some).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The end of a pipe that the launcher keeps, too.
@@ -269,17 +291,5 @@ impl<'a> Output<'a> {
     async fn report(&mut self, report: Report) {
         // Nobody listening is seen by whoever reads the commands, which then ends the agent.
         let _ = self.reports.send(report).await;
-    }
-}
-
-async fn report_denials(mut events: mpsc::Receiver<GatewayEvent>, reports: mpsc::Sender<Report>) {
-    while let Some(event) = events.recv().await {
-        let GatewayEvent::Denied { host, path, reason } = event else { continue };
-        let target = host.map_or_else(|| path.clone(), |host| format!("{host}{path}"));
-        let reason = reason.as_str().to_owned();
-        let event = EventData::PolicyDenied { target, reason };
-        if reports.send(Report::Event(event)).await.is_err() {
-            return;
-        }
     }
 }

@@ -1,10 +1,12 @@
 //! Bounds of request fields, checked before the engine sees them; it judges what the values mean.
 
 use outpost_types::limits::{
-    AGENT_ID_BYTES_MAX, BRANCH_BYTES_MAX, CANCEL_REASON_BYTES_MAX, CHECK_BYTES_MAX,
-    CHECKS_COUNT_MAX, DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, IDEMPOTENCY_KEY_BYTES_MAX,
-    MODEL_ID_BYTES_MAX, REPO_BYTES_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX,
-    TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
+    AGENT_ID_BYTES_MAX, ALLOW_HOST_BYTES_MAX, ALLOW_HOSTS_COUNT_MAX, BRANCH_BYTES_MAX,
+    BUDGET_USD_MAX, BUDGET_USD_MIN, CANCEL_REASON_BYTES_MAX, CHECK_BYTES_MAX, CHECKS_COUNT_MAX,
+    DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, DISPATCH_SECRETS_COUNT_MAX,
+    IDEMPOTENCY_KEY_BYTES_MAX, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX, SECRET_NAME_BYTES_MAX,
+    TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
+    USER_ID_BYTES_MAX,
 };
 use outpost_types::{AgentId, ApiError, CancelRequest, DispatchRequest};
 
@@ -46,6 +48,14 @@ pub(crate) fn dispatch(request: &DispatchRequest) -> Result<(), ApiError> {
             return Err(out_of_bounds(name, &bounds));
         }
     }
+    let budgets = BUDGET_USD_MIN..=BUDGET_USD_MAX;
+    if request.budget_usd.is_some_and(|budget| !budgets.contains(&budget)) {
+        let message =
+            format!("`budgetUsd` must be {BUDGET_USD_MIN} to {BUDGET_USD_MAX} US dollars.");
+        return Err(ApiError::field("budgetUsd", message));
+    }
+    list("secrets", &request.secrets, DISPATCH_SECRETS_COUNT_MAX, SECRET_NAME_BYTES_MAX)?;
+    list("allowHosts", &request.allow_hosts, ALLOW_HOSTS_COUNT_MAX, ALLOW_HOST_BYTES_MAX)?;
     list("tags", &request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?;
     list("checks", &request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)
 }

@@ -113,6 +113,9 @@ pub enum EventData {
         target: String,
         /// Why not.
         reason: String,
+        /// What a person could put into `allowHosts` to allow it; absent when nothing there could.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        suggestion: Option<String>,
     },
     /// 80 % or all of a budget is spent.
     #[serde(rename = "budget.threshold", rename_all = "camelCase")]

@@ -20,6 +20,8 @@ pub const DEADLINE_SECONDS_MAX: u64 = 604_800;
 pub const DEADLINE_SECONDS_DEFAULT: u64 = 86_400;
 /// Time between SIGTERM and SIGKILL of an agent, seconds.
 pub const STOP_GRACE_SECONDS: u64 = 10;
+/// Longest time in all by which an agent's end moves on because its provider serves nobody, seconds.
+pub const PARKED_SECONDS_MAX: u64 = 3_600;
 /// Longest repository address, bytes.
 pub const REPO_BYTES_MAX: usize = 2_048;
 /// Longest branch name, bytes.

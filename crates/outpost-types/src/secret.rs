@@ -343,6 +343,20 @@ pub trait SecretSource: fmt::Debug + Send + Sync {
         provider: Provider,
     ) -> Result<Vec<GivenSecret>, SecretError>;
 
+    /// Whether [`SecretSource::provider_credentials`] would find any; nothing is given out.
+    async fn has_provider_credentials(
+        &self,
+        tenant: &TenantId,
+        provider: Provider,
+    ) -> Result<bool, SecretError>;
+
+    /// Whether [`SecretSource::exposed`] would find these; nothing is given out.
+    async fn check_exposed(
+        &self,
+        tenant: &TenantId,
+        names: &[SecretName],
+    ) -> Result<(), SecretError>;
+
     /// The exposed secrets a dispatch named, in that order: the tenant's own, else the platform's.
     /// All of them or none.
     async fn exposed(

@@ -12,10 +12,10 @@ use outpost_core::Limits;
 use outpost_engine::{Engine, EngineConfig, KeyRefusal, Machine, Secrets, World as _};
 use outpost_gateway::gateway::{Gateway, base_url_variable};
 use outpost_gateway::scripted::{SCRIPTED_KEY, Script, ScriptedHandle, ScriptedProvider};
-use outpost_runner::{LocalRunner, LocalRunnerConfig, Models, Money};
+use outpost_runner::{LocalRunner, LocalRunnerConfig, Models, Money, Network};
 use outpost_sandbox::{LauncherOptions, LinuxSandbox, SandboxPolicy};
 use outpost_server::{AuthError, Backend, SigningKey};
-use outpost_store::{SqliteOptions, SqliteStore, Store, Usages as _, day_of};
+use outpost_store::{SqliteOptions, SqliteStore, Store, day_of};
 use outpost_types::limits::WAITING_COUNT_MAX;
 use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
 use outpost_workspace::{REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig};
@@ -76,13 +76,18 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
     private_dir(&attempts_dir)?;
     private_dir(&data_dir.join("dispatches"))?;
     let runner = LocalRunner::new(
-        LocalRunnerConfig { attempts_dir, agents_dir },
+        LocalRunnerConfig {
+            attempts_dir,
+            agents_dir,
+            money: config.money.clone(),
+            network: Network { floor: config.network.clone(), ..Network::default() },
+            secrets: Arc::clone(&secrets) as Arc<dyn outpost_types::SecretSource>,
+        },
         registry(config)?,
         models,
         Arc::clone(&sandbox) as Arc<dyn outpost_sandbox::Sandbox>,
         workspaces,
         Gateway::new()?,
-        config.money.clone(),
     );
     recall_the_day(&config.money, store.as_ref()).await?;
     let engine_config = EngineConfig {

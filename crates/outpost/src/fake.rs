@@ -196,6 +196,7 @@ pub(crate) fn events() -> Vec<EventEnvelope> {
         EventData::PolicyDenied {
             target: "example.com:443".into(),
             reason: "not on the list".into(),
+            suggestion: None,
         },
         EventData::BudgetThreshold {
             scope: BudgetScope::Dispatch,

@@ -5,7 +5,8 @@ use outpost_core::{
     Queue, QueueReason, Rejection, ResultFacts, State, Stop, effects, step,
 };
 use outpost_types::limits::{
-    BRANCH_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT, TAG_BYTES_MAX, TAGS_COUNT_MAX,
+    BRANCH_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT, PARKED_SECONDS_MAX,
+    TAG_BYTES_MAX, TAGS_COUNT_MAX,
 };
 use outpost_types::{
     AttemptId, DispatchRequest, DispatchStatus, FailureCode, NetworkLevel, Tier, Timestamp,
@@ -321,7 +322,11 @@ fn time_in_which_the_provider_serves_nobody_is_not_the_agents() {
 fn parking_moves_no_end_beyond_the_deadline_and_none_that_is_being_stopped() {
     let (record, attempt) = running();
     let parked = Event::Parked { attempt, until: NOW.plus_millis(u64::from(u32::MAX)) };
-    assert_eq!(deadline(&after(&record, &parked).0), record.deadline_at());
+    let bound = deadline(&record).plus_millis(PARKED_SECONDS_MAX * 1_000);
+    assert_eq!(deadline(&after(&record, &parked).0), bound);
+    let mut brief = record.clone();
+    brief.spec.deadline_seconds = 700;
+    assert_eq!(deadline(&after(&brief, &parked).0), brief.deadline_at());
     // What was started after its deadline keeps the moment it got.
     let late = record.deadline_at().plus_millis(5);
     let (placed, _) = placed();

@@ -44,6 +44,25 @@ impl SecretSource for Secrets {
         self.give(tenant, dispatch, Wish::Provider(provider)).await
     }
 
+    async fn has_provider_credentials(
+        &self,
+        tenant: &TenantId,
+        provider: Provider,
+    ) -> Result<bool, SecretError> {
+        let found = self.find_all(tenant, Wish::Provider(provider)).await?;
+        Ok(!found.is_empty())
+    }
+
+    async fn check_exposed(
+        &self,
+        tenant: &TenantId,
+        names: &[SecretName],
+    ) -> Result<(), SecretError> {
+        let wanted = |name: &SecretName| WantedSecret { name: name.clone(), version: None };
+        let wanted: Vec<_> = names.iter().map(wanted).collect();
+        self.find_all(tenant, Wish::Exposed(&wanted)).await.map(drop)
+    }
+
     async fn exposed(
         &self,
         tenant: &TenantId,

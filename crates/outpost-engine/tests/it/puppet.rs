@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use outpost_core::{AgentDefaults, AgentVerdict, ExitFacts, ResultFacts};
 use outpost_runner::{Assignment, Command, Outcome, Report, Resume, Runner};
-use outpost_types::{AgentView, ApiError, AttemptId, DispatchRequest, Tier};
+use outpost_types::{AgentView, ApiError, AttemptId, DispatchRequest, TenantId, Tier};
 use tokio::sync::{mpsc, watch};
 
 /// What happened to one attempt so far.
@@ -75,11 +75,15 @@ impl Runner for Puppet {
         true
     }
 
-    fn agents(&self) -> Vec<AgentView> {
+    async fn agents(&self, _: &TenantId) -> Vec<AgentView> {
         Vec::new()
     }
 
-    fn admit(&self, request: &DispatchRequest) -> Result<AgentDefaults, ApiError> {
+    async fn admit(
+        &self,
+        _: &TenantId,
+        request: &DispatchRequest,
+    ) -> Result<AgentDefaults, ApiError> {
         let agent = request.agent.parse().unwrap();
         Ok(AgentDefaults { agent, model_id: "none".into(), tier: Tier::Fast })
     }

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use outpost_agents::CustomAgentConfig;
+use outpost_gateway::egress::EgressFloor;
 use outpost_gateway::gateway::PriceEntry;
 use outpost_types::{AgentId, Provider};
 use serde::Deserialize;
@@ -56,6 +57,8 @@ pub(crate) struct ConfigFile {
     pub(super) secrets: SecretsFile,
     #[serde(default)]
     pub(super) budget: BudgetFile,
+    #[serde(default)]
+    pub(super) network: EgressFloor,
     #[serde(default)]
     pub(super) prices: Vec<PriceEntry>,
     #[serde(default)]

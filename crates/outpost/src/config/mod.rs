@@ -11,6 +11,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use outpost_agents::{CustomAgentConfig, Registry};
+use outpost_gateway::egress::EgressFloor;
 use outpost_runner::Money;
 use outpost_types::{AgentId, Provider};
 use serde::Deserialize;
@@ -96,6 +97,8 @@ pub(crate) struct Config {
     pub(crate) providers: BTreeMap<Provider, ProviderConfig>,
     /// Agents the operator declared.
     pub(crate) custom_agents: Vec<CustomAgentConfig>,
+    /// What sandboxes may reach at most.
+    pub(crate) network: EgressFloor,
     /// Prices, and what may be spent.
     pub(crate) money: Money,
     /// File with the key of the secrets, where one was named.
@@ -147,6 +150,7 @@ impl Config {
                 if loopback { IsolationMinimum::Namespaces } else { IsolationMinimum::Limits },
             ),
             model,
+            network: file.network,
             money: money::money(&file.budget, &file.prices, model)?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,

@@ -70,10 +70,13 @@ impl EventPrinter {
                 self.last_start = previous_start;
                 return Vec::new();
             }
-            EventData::PolicyDenied { target, reason } => (
-                surface.yellow("!"),
-                format!("blocked {}: {}", sanitize::line(target), sanitize::line(reason)),
-            ),
+            EventData::PolicyDenied { target, reason, suggestion } => {
+                let allow = suggestion.as_deref().map(sanitize::line);
+                let allow =
+                    allow.map_or_else(String::new, |rule| format!(" (--allow-host {rule})"));
+                let (target, reason) = (sanitize::line(target), sanitize::line(reason));
+                (surface.yellow("!"), format!("blocked {target}: {reason}{allow}"))
+            }
             EventData::BudgetThreshold { scope, spent_usd, budget_usd } => {
                 let whose = match scope {
                     BudgetScope::Dispatch => "",

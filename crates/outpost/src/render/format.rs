@@ -45,7 +45,8 @@ pub(crate) fn count(count: u64) -> String {
 
 /// `$0.0213`, `$1.50`.
 pub(crate) fn dollars(dollars: f64) -> String {
-    if dollars != 0.0 && dollars < 1.0 {
+    let cents = dollars * 100.0;
+    if dollars < 1.0 && (cents - cents.round()).abs() > 1e-6 {
         format!("${dollars:.4}")
     } else {
         format!("${dollars:.2}")
@@ -200,14 +201,14 @@ mod tests {
         };
         assert_eq!(usage(&used), "1.2k in (1.0k cached), 30 out");
         used.cost_usd = Some(0.5);
-        assert_eq!(usage(&used), "1.2k in (1.0k cached), 30 out, $0.5000");
+        assert_eq!(usage(&used), "1.2k in (1.0k cached), 30 out, $0.50");
         used.unpriced_models = vec!["m\u{1b}[2J".into()];
         assert_eq!(
             usage(&used),
-            "1.2k in (1.0k cached), 30 out, at least $0.5000 (price of m?[2J unknown)"
+            "1.2k in (1.0k cached), 30 out, at least $0.50 (price of m unknown)"
         );
         used.cost_usd = None;
-        assert!(usage(&used).ends_with("30 out, price of m?[2J unknown"), "{}", usage(&used));
+        assert!(usage(&used).ends_with("30 out, price of m unknown"), "{}", usage(&used));
     }
 
     #[test]

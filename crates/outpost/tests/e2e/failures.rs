@@ -8,7 +8,9 @@ async fn fails(agent: &str, situation: &str, code: FailureCode) {
     if !has_cli(agent) {
         return;
     }
-    let (server, repo) = (Server::start().await, Repo::new());
+    // A limit that stays is not waited for any longer than this.
+    let config = "[budget]\nrate_limit_wait_seconds = 2\n";
+    let (server, repo) = (Server::start_with(&[], config).await, Repo::new());
     let view = server.run(request(agent, situation, &repo)).await;
     assert_status(&server, &view, DispatchStatus::Failed).await;
     let failure = view.failure.as_ref().unwrap();

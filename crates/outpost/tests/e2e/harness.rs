@@ -40,6 +40,15 @@ impl Server {
         Self::start_in(dir, flags).await
     }
 
+    /// One with real providers as configured, whose keys are in these variables.
+    pub(crate) async fn start_real(config: &str, keys: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        let mut command = plain_command(dir.path());
+        command.envs(keys.iter().copied());
+        Self::start_by(command, dir, Vec::new()).await
+    }
+
     /// One that runs as an ordinary user, where this test runs as root.
     pub(crate) async fn start_as_ordinary_user(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -210,6 +219,13 @@ impl Drop for Server {
 }
 
 fn command(dir: &Path, flags: &[String]) -> Command {
+    let mut command = plain_command(dir);
+    command.args(["--model", "scripted", "--script", SCRIPT]).args(flags);
+    command
+}
+
+/// A server of the real providers.
+fn plain_command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outpost"));
     command
         .env_remove("OUTPOST_URL")
@@ -217,9 +233,9 @@ fn command(dir: &Path, flags: &[String]) -> Command {
         .env("OUTPOST_DATA_DIR", dir.join("data"))
         .env("OUTPOST_CONFIG", dir.join("config.toml"))
         .env("OUTPOST_AGENTS_DIR", agents_dir())
-        .args(["--json", "serve", "--listen", "127.0.0.1:0", "--model", "scripted"])
-        .args(["--script", SCRIPT, "--isolation-minimum", "namespaces"])
-        .args(flags)
+        .env("OUTPOST_SECRETS_KEY_FILE", dir.join("secrets.key"))
+        .args(["--json", "serve", "--listen", "127.0.0.1:0"])
+        .args(["--isolation-minimum", "namespaces"])
         .stdout(Stdio::piped());
     command
 }

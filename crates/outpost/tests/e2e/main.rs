@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod agents;
+mod canary;
+mod egress;
 mod failures;
 mod harness;
 mod hostile;
 mod input;
 mod lifecycle;
+mod money;
 mod restart;
 mod versions;
