@@ -19,6 +19,9 @@ pub struct Host {
     data_dir: PathBuf,
 }
 
+/// Name of the launcher's child that watches disks.
+const METER_NAME: &str = "outpost-meter";
+
 /// A process that has to do with the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Process {
@@ -31,6 +34,8 @@ struct Process {
 enum Role {
     Server,
     Launcher,
+    /// The launcher's child that watches disks; ends with it.
+    Meter,
     /// Inside a sandbox, or on the way there.
     Inmate,
 }
@@ -145,7 +150,10 @@ impl Host {
         let nested = field(&status, "NSpid:").is_some_and(|ids| ids.split_whitespace().count() > 1);
         let in_group = std::fs::read_to_string(dir.join("cgroup"))
             .is_ok_and(|text| text.contains(&format!("/{group}/")));
-        let role = if names_socket && !nested {
+        let name = field(&status, "Name:").unwrap_or_default().to_owned();
+        let role = if names_socket && !nested && name == METER_NAME {
+            Role::Meter
+        } else if names_socket && !nested {
             Role::Launcher
         } else if names_socket || in_group || mounts_mention(&dir.join("mountinfo"), &self.data_dir)
         {
@@ -155,7 +163,6 @@ impl Host {
         } else {
             return None;
         };
-        let name = field(&status, "Name:").unwrap_or_default().to_owned();
         Some(Process { pid, name, role })
     }
 

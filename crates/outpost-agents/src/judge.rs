@@ -18,6 +18,8 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// The kernel killed a process of the sandbox for memory.
     pub oom: bool,
+    /// It was ended for writing more to disk than its tier allows.
+    pub disk_full: bool,
 }
 
 /// Outcome of a run.
@@ -55,8 +57,13 @@ pub fn judge(agent: &AgentProfile, report: &AgentReport, exit: &Exit, changed: b
 
 fn failure(agent: &AgentProfile, report: &AgentReport, exit: &Exit) -> Failure {
     let killed = exit.code == Some(CODE_KILLED) || exit.signal == Some(SIGKILL);
+    if exit.disk_full {
+        let what = "was ended for writing more to disk than its sandbox may";
+        return too_small(agent, FailureCode::DiskFull, what);
+    }
     if exit.oom || exit.code == Some(CODE_KILLED) {
-        return out_of_memory(agent);
+        let what = "was killed for using more memory than its sandbox has";
+        return too_small(agent, FailureCode::Oom, what);
     }
     if let Some((code, message)) = &report.error {
         let failure = Failure::new(*code, format!("{}: {message}", agent.title));
@@ -98,16 +105,12 @@ fn how_it_ended(exit: &Exit) -> String {
     }
 }
 
-fn out_of_memory(agent: &AgentProfile) -> Failure {
+fn too_small(agent: &AgentProfile, code: FailureCode, what: &str) -> Failure {
     let hint = match agent.tier.next() {
         Some(tier) => format!("Dispatch it again with tier {}.", tier.as_str()),
-        None => "Split the task, or raise the memory of the flagship tier.".to_owned(),
+        None => "Split the task: there is no larger tier.".to_owned(),
     };
-    Failure::new(
-        FailureCode::Oom,
-        format!("{} was killed for using more memory than its sandbox has", agent.title),
-    )
-    .with_hint(hint)
+    Failure::new(code, format!("{} {what}", agent.title)).with_hint(hint)
 }
 
 fn hint(agent: &AgentProfile, report: &AgentReport, code: FailureCode) -> Option<String> {

@@ -457,7 +457,12 @@ fn verdict(
     exit: &ExitReport,
     collected: &Result<Collected, Failure>,
 ) -> AgentVerdict {
-    let exit = Exit { code: exit.exit_code, signal: exit.signal, oom: exit.oom_killed };
+    let exit = Exit {
+        code: exit.exit_code,
+        signal: exit.signal,
+        oom: exit.oom_killed,
+        disk_full: exit.disk_limit_hit,
+    };
     let changed = collected.as_ref().is_ok_and(|collected| collected.changed);
     match (judge(agent.profile(), report, &exit, changed), collected) {
         (Verdict::Failed(failure), _) => AgentVerdict::Failed(failure),

@@ -38,6 +38,8 @@ const BACKSTOP_SECONDS: u64 = 60;
 /// How often a name that is still taken is tried again, and the pause before, milliseconds.
 const NAME_TRIES_MAX: u32 = 100;
 const NAME_PAUSE_MILLIS: u64 = 20;
+/// Most files and directories of a sandbox.
+const DISK_FILES_MAX: u64 = 2_000_000;
 /// Most processes and threads of a sandbox.
 const PIDS_MAX: u32 = 1_024;
 
@@ -239,6 +241,8 @@ pub(crate) fn limits_of(tier: Tier, seconds_max: u64) -> Limits {
         pids_max: PIDS_MAX,
         home_bytes: resources.memory_bytes / 2,
         tmp_bytes: resources.memory_bytes / 2,
+        disk_bytes: Some(resources.disk_bytes),
+        disk_files: Some(DISK_FILES_MAX),
         wall_seconds: u32::try_from(seconds_max + BACKSTOP_SECONDS).ok(),
         ..Limits::default()
     }

@@ -10,6 +10,8 @@ pub enum FailureCode {
     AgentExit,
     /// The agent was killed for using more memory than its tier allows.
     Oom,
+    /// The agent was ended for writing more to disk than its tier allows.
+    DiskFull,
     /// Workspace or sandbox could not be made.
     Provisioning,
     /// The model provider refused the credential.

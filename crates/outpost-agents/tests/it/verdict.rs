@@ -54,11 +54,14 @@ fn exit_0_without_a_final_event_is_no_success() {
 
 #[test]
 fn memory_kills_name_the_next_tier() {
-    let killed = Exit { code: None, signal: Some(9), oom: true };
+    let killed = Exit { signal: Some(9), oom: true, ..Exit::default() };
     let (code, _, hint) = failure("aider", &report(None), killed, false);
     assert_eq!((code, hint.contains("tier balanced")), (FailureCode::Oom, true));
     let (code, _, hint) = failure("claude", &report(None), exit(137), false);
     assert_eq!((code, hint.contains("Split the task")), (FailureCode::Oom, true));
+    let full = Exit { signal: Some(25), disk_full: true, ..Exit::default() };
+    let (code, _, hint) = failure("aider", &report(None), full, false);
+    assert_eq!((code, hint.contains("tier balanced")), (FailureCode::DiskFull, true));
     // A tool of the agent was killed, and the agent coped.
     let coped = Exit { oom: true, ..exit(0) };
     assert!(completes("claude", &report(Some(FinalStatus::Completed)), coped, true));

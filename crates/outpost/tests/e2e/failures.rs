@@ -204,3 +204,18 @@ pub(crate) const CUSTOM: &str = r#"
 name = "shell"
 command = ["/bin/sh", "-c", "cat \"$1\" > copy.txt; echo working", "sh", "{prompt_file}"]
 "#;
+
+/// A disk flood ends with its own code, and what it wrote is gone with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said() {
+    let config = "[[agents]]\nname = \"flood\"\ncommand = [\"/bin/sh\", \"-c\", \
+                  \"for n in 1 2 3 4 5 6; do fallocate -l 1G big$n || exit 3; done; sleep 100\"]\n\
+                  stdin_prompt = true\ntier = \"fast\"\n";
+    let (server, repo) = (Server::start_with(&[], config).await, Repo::new());
+    let view = server.run(request("flood", "x", &repo)).await;
+    assert_status(&server, &view, DispatchStatus::Failed).await;
+    let failure = view.failure.as_ref().unwrap();
+    assert_eq!(failure.code, FailureCode::DiskFull, "{failure:?}");
+    assert!(failure.hint.as_ref().unwrap().contains("tier"), "{failure:?}");
+    server.assert_nothing_left();
+}
