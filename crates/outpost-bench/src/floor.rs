@@ -100,6 +100,11 @@ impl Floor {
         Ok(())
     }
 
+    /// The program whose start is measured; it only ends.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// What was measured so far.
     pub(crate) fn figures(&self) -> FloorFigures {
         FloorFigures {

@@ -21,6 +21,7 @@ mod probe;
 mod report;
 mod restart;
 mod server;
+mod start;
 mod status;
 
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ use floor::Floor;
 pub use floor::FloorFigures;
 pub use options::{
     AcceptOptions, Data, FairOptions, GatewayOptions, ListOptions, Notes, Place, RestartOptions,
-    StatusOptions,
+    StartOptions, StatusOptions,
 };
 pub use probe::Probe;
 pub use report::{Goal, Report, Row};
@@ -116,6 +117,14 @@ pub fn gateway(
     options: &GatewayOptions,
 ) -> Result<Report, BenchError> {
     gateway::run(Bench::new(place, notes)?, options)
+}
+
+/// What a sandbox with everything on costs, beside the start of a bare process.
+///
+/// # Errors
+/// [`BenchError`] when this host makes no sandbox.
+pub fn start(place: Place, notes: Notes<'_>, options: &StartOptions) -> Result<Report, BenchError> {
+    start::run(Bench::new(place, notes)?, options)
 }
 
 /// One bench under way.

@@ -91,6 +91,13 @@ pub struct GatewayOptions {
     pub request_bytes: usize,
 }
 
+/// For [`crate::start`].
+#[derive(Debug, Clone, Copy)]
+pub struct StartOptions {
+    /// Starts of each kind in each round, 1 or more.
+    pub starts: u32,
+}
+
 /// Where progress is told, line by line.
 #[derive(Clone, Copy)]
 pub struct Notes<'a>(pub &'a dyn Fn(&str));

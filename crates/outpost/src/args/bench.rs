@@ -42,6 +42,8 @@ pub(crate) enum BenchCommand {
     Fair(FairBench),
     /// What the gateway adds to a call of a model
     Gateway(GatewayBench),
+    /// What a sandbox costs beside the start of a bare process
+    Start(StartBench),
 }
 
 /// Where a bench keeps its files.
@@ -171,4 +173,16 @@ pub(crate) struct GatewayBench {
     #[arg(long, default_value_t = 16_384, value_name = "BYTES",
         value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub(crate) prompt_bytes: u32,
+}
+
+/// Flags of `outpost bench start`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StartBench {
+    /// Where the bench keeps its files.
+    #[command(flatten)]
+    pub(crate) place: BenchPlace,
+    /// Starts of each kind in each round; there are three rounds
+    #[arg(long, default_value_t = 100, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) starts: u32,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use outpost_bench::{
     AcceptOptions, BenchError, Data, FairOptions, GatewayOptions, Goal, ListOptions, Notes, Place,
-    Report, RestartOptions, Row, StatusOptions,
+    Report, RestartOptions, Row, StartOptions, StatusOptions,
 };
 
 use crate::args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
@@ -76,6 +76,10 @@ fn measure(ctx: &Ctx, command: BenchCommand) -> Result<Report, CliError> {
             let place = place(ctx, &args.place)?;
             let FairBench { slots, waiting, dispatches, .. } = args;
             outpost_bench::fair(place, notes, &FairOptions { slots, waiting, dispatches })
+        }
+        BenchCommand::Start(args) => {
+            let place = place(ctx, &args.place)?;
+            outpost_bench::start(place, notes, &StartOptions { starts: args.starts })
         }
         BenchCommand::Gateway(args) => {
             let place = place(ctx, &args.place)?;

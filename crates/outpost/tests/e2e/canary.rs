@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use outpost_gateway::scripted::{KeySeen, Script, ScriptedHandle, ScriptedProvider};
+use outpost_scripted::{KeySeen, Script, ScriptedHandle, ScriptedProvider};
 use outpost_types::{
     Api as _, DispatchStatus, DispatchView, FailureCode, Provider, PutSecret, SecretKind,
     SecretName, SecretValue,

@@ -126,6 +126,6 @@ stdin_prompt = true
     assert_status(&server, &view, DispatchStatus::Completed).await;
     let log = server.log(view.dispatch_id).await;
     assert!(log.contains("HOME=/home/agent"), "{log}");
-    assert!(!log.contains(outpost_gateway::scripted::SCRIPTED_KEY), "{log}");
+    assert!(!log.contains(outpost_scripted::SCRIPTED_KEY), "{log}");
     assert!(!log.contains(&server.key), "{log}");
 }

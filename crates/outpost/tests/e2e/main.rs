@@ -11,5 +11,6 @@ mod hostile;
 mod input;
 mod lifecycle;
 mod money;
+mod redirect;
 mod restart;
 mod versions;

@@ -159,8 +159,8 @@ async fn an_unknown_price_is_unknown() {
         return;
     }
     // With the real list; the model answers from a script all the same.
-    let scripted = outpost_gateway::scripted::Script::demo().unwrap();
-    let provider = outpost_gateway::scripted::ScriptedProvider::new(scripted)
+    let scripted = outpost_scripted::Script::demo().unwrap();
+    let provider = outpost_scripted::ScriptedProvider::new(scripted)
         .start(([127, 0, 0, 1], 0).into())
         .await
         .unwrap();
@@ -168,7 +168,7 @@ async fn an_unknown_price_is_unknown() {
         "[providers.deepseek]\nbase_url = \"{}\"\nkey_env = \"OUTPOST_E2E_KEY\"\n",
         provider.url()
     );
-    let key = ("OUTPOST_E2E_KEY", outpost_gateway::scripted::SCRIPTED_KEY);
+    let key = ("OUTPOST_E2E_KEY", outpost_scripted::SCRIPTED_KEY);
     let (server, repo) = (Server::start_real(&config, &[key]).await, Repo::new());
     let mut request = request("aider", "nothing", &repo);
     request.model_id = Some("deepseek/never-heard-of".to_owned());
