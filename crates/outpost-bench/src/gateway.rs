@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use outpost_gateway::gateway::{
     AuthStyle, Credential, Gateway, GatewayGrant, Handle, Route, Upstream,
 };
-use outpost_gateway::scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
+use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
 use tokio::sync::oneshot;
 
 use crate::error::BenchError;

@@ -1,4 +1,5 @@
-//! Accepts HTTP/1.1 connections for the gateway and the scripted provider.
+//! Accepts HTTP/1.1 connections for the gateway and for the scripted provider, a crate of its own; for no
+//! other, so it is hidden.
 //!
 //! Bounded: connections at once, header bytes, time to send a header (or to sit idle between two
 //! requests). When the token is cancelled the listener is closed and every connection is dropped
@@ -34,13 +35,13 @@ const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 const DRAIN_SECONDS_MAX: u64 = 5;
 
 /// Any failure of a body; hyper answers it by cutting the connection.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// What both servers answer with.
-pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Serves `listener` until `stop` is cancelled. Connections beyond `connections_max` wait in the kernel's
 /// backlog: nothing is refused, nothing grows.
-pub(crate) async fn run<S, F>(
+pub async fn run<S, F>(
     listener: TcpListener,
     connections_max: usize,
     stop: CancellationToken,
@@ -83,7 +84,7 @@ pub(crate) async fn run<S, F>(
 }
 
 /// Reads what is left of a request that is refused, within bounds.
-pub(crate) async fn drain(body: Incoming) {
+pub async fn drain(body: Incoming) {
     let rest = Limited::new(body, DRAIN_BYTES_MAX);
     let reading = std::pin::pin!(rest);
     let read = async {

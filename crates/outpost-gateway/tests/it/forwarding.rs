@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use outpost_gateway::gateway::GatewayEvent;
-use outpost_gateway::scripted::{KeySeen, SCRIPTED_KEY};
+use outpost_scripted::{KeySeen, SCRIPTED_KEY};
 use tokio::sync::Notify;
 
 use crate::shapes::Shape;

@@ -140,10 +140,7 @@ async fn an_agent_that_hangs_up_is_counted_to_the_end() {
 }
 
 /// The event of a call; a hang that begins only now is released, too.
-async fn told_after_release(
-    open: &mut Open,
-    provider: &outpost_gateway::scripted::ScriptedHandle,
-) -> Told {
+async fn told_after_release(open: &mut Open, provider: &outpost_scripted::ScriptedHandle) -> Told {
     let until = async {
         loop {
             provider.release_hangs();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outpost_gateway::gateway::{AuthStyle, Credential, GatewayEvent};
-use outpost_gateway::scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
+use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
 
 use crate::metering::call;
 use crate::shapes::Shape;

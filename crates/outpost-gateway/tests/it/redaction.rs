@@ -1,6 +1,6 @@
 //! The real key never comes back through the gateway, however the upstream sends it.
 
-use outpost_gateway::scripted::SCRIPTED_KEY;
+use outpost_scripted::SCRIPTED_KEY;
 use std::sync::Arc;
 use tokio::sync::Notify;
 

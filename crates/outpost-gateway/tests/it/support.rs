@@ -1,4 +1,4 @@
-//! What the tests share: a scripted provider, a gateway in front of it, clients, and a raw upstream that
+//! What the tests share: a gateway in front of the scripted provider, clients, and a raw upstream that
 //! does exactly what a test wants.
 
 use std::net::SocketAddr;
@@ -9,28 +9,15 @@ use outpost_gateway::gateway::{
     AuthStyle, Credential, Gateway, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
     Upstream,
 };
-use outpost_gateway::scripted::{SCRIPTED_KEY, Script, ScriptedHandle, ScriptedProvider};
+use outpost_scripted::SCRIPTED_KEY;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// Longest wait for anything that should happen at once.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+#[path = "../../../outpost-scripted/tests/it/support.rs"]
+mod provider;
 
-pub(crate) fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-pub(crate) async fn scripted(script: &str) -> ScriptedHandle {
-    let script = Script::parse(script).unwrap();
-    ScriptedProvider::new(script).start(loopback()).await.unwrap()
-}
-
-/// A plain client: no proxy, and rustls set up as the product does it.
-pub(crate) fn client() -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().unwrap()
-}
+pub(crate) use provider::{SOON, client, loopback, scripted};
 
 /// A gateway session with its events.
 pub(crate) struct Open {

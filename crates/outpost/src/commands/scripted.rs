@@ -1,6 +1,6 @@
 //! `outpost scripted`: the scripted model provider alone, for rehearsals with one's own tools.
 
-use outpost_gateway::scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
+use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
 
 use crate::args::ScriptedArgs;
 use crate::error::CliError;
@@ -9,7 +9,7 @@ use crate::follow::Interrupts;
 use crate::ui::Ui;
 
 /// The demo's script, whose head explains the format.
-const EXAMPLE: &str = include_str!("../../../outpost-gateway/scripts/demo.toml");
+const EXAMPLE: &str = include_str!("../../../outpost-scripted/scripts/demo.toml");
 
 /// Serves until interrupted.
 pub(crate) async fn run(ui: &Ui, args: &ScriptedArgs) -> Result<Exit, CliError> {

@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_script_and_the_sample_fit_together() {
-        let script = include_str!("../../../../outpost-gateway/scripts/demo.toml");
+        let script = include_str!("../../../../outpost-scripted/scripts/demo.toml");
         assert!(script.contains("    return a - b\\n") && CALC.contains("    return a - b\n"));
         assert!(script.contains("failing test") && super::super::TASK.contains("failing test"));
     }

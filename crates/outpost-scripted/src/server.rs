@@ -21,12 +21,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::conversation::{Conversation, Purpose, fingerprint};
-use super::journal::{Journal, JournalEntry, KeySeen, TASK_CHARS_MAX};
-use super::plan::{Counters, Plan, plan};
-use super::script::{Dialect, FaultKind, Script};
-use super::{chat, gemini, messages, read, responses};
-use crate::serve::{self, Body};
+use crate::conversation::{Conversation, Purpose, fingerprint};
+use crate::journal::{Journal, JournalEntry, KeySeen, TASK_CHARS_MAX};
+use crate::plan::{Counters, Plan, plan};
+use crate::script::{Dialect, FaultKind, Script};
+use crate::{chat, gemini, messages, read, responses};
+use outpost_gateway::serve::{self, Body};
 
 /// The key the provider expects when none is given. It is no secret: it opens nothing else.
 pub const SCRIPTED_KEY: &str = "scripted-real-key";

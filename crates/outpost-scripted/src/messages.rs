@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::reply::{Reply, named_event};
+use crate::reply::{Reply, named_event};
 
 /// The answer as one JSON message.
 pub(crate) fn body(reply: &Reply) -> Value {

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::script::Dialect;
+use crate::script::Dialect;
 
 /// Longest part of a text that is searched for the working directory, bytes.
 const DIRECTORY_SEARCH_BYTES_MAX: usize = 256 * 1024;

@@ -1,10 +1,10 @@
 //! The events of each API's stream and plain answer, held against files in `golden/`.
 //!
-//! After a wanted change: `OUTPOST_BLESS=1 cargo test -p outpost-gateway golden`, then read the diff.
+//! After a wanted change: `OUTPOST_BLESS=1 cargo test -p outpost-scripted golden`, then read the diff.
 
 use std::path::Path;
 
-use outpost_gateway::scripted::SCRIPTED_KEY;
+use outpost_scripted::SCRIPTED_KEY;
 use serde_json::{Value, json};
 
 use crate::shapes::Shape;

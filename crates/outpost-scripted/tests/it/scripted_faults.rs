@@ -1,6 +1,6 @@
 //! Faults of a script: errors, cuts, hangs, and how often they strike.
 
-use outpost_gateway::scripted::{SCRIPTED_KEY, ScriptedHandle};
+use outpost_scripted::{SCRIPTED_KEY, ScriptedHandle};
 use serde_json::Value;
 
 use crate::shapes::Shape;

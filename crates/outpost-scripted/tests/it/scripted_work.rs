@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outpost_gateway::scripted::{
+use outpost_scripted::{
     Dialect, KeySeen, SCRIPTED_KEY, Script, ScriptedError, ScriptedHandle, ScriptedProvider,
 };
 use serde_json::{Value, json};

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-use super::conversation::{Item, Parsed, Tool};
-use super::script::Dialect;
+use crate::conversation::{Item, Parsed, Tool};
+use crate::script::Dialect;
 
 /// Reads a request body; `model` and `stream` are known from the path for Gemini.
 pub(crate) fn request(

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::reply::{Reply, event};
+use crate::reply::{Reply, event};
 
 /// The answer as one JSON object.
 pub(crate) fn body(reply: &Reply) -> Value {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::reply::Usage;
+use crate::reply::Usage;
 
 /// Largest script file, bytes.
 pub const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
@@ -37,7 +37,7 @@ const TOKENS_MAX: u64 = 1_000_000_000;
 /// Characters of text per piece of a stream when the script does not say.
 const CHUNK_CHARS_DEFAULT: usize = 48;
 
-const DEMO: &str = include_str!("../../scripts/demo.toml");
+const DEMO: &str = include_str!("../scripts/demo.toml");
 
 /// Why a script cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@
 
 use serde_json::{Value, json};
 
-use super::reply::{Reply, named_event};
-use super::tools::ToolCall;
+use crate::reply::{Reply, named_event};
+use crate::tools::ToolCall;
 
 /// The answer as one JSON object.
 pub(crate) fn body(reply: &Reply) -> Value {

@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::conversation::{Conversation, Purpose};
-use super::fill;
-use super::reply::{Reply, Usage};
-use super::script::{Action, FaultKind, Pace, Rule, Script, Step};
-use super::text_edit;
-use super::tools::{self, ToolCall};
+use crate::conversation::{Conversation, Purpose};
+use crate::fill;
+use crate::reply::{Reply, Usage};
+use crate::script::{Action, FaultKind, Pace, Rule, Script, Step};
+use crate::text_edit;
+use crate::tools::{self, ToolCall};
 
 /// Most counters kept; when there are more, all start again.
 const COUNTERS_MAX: usize = 10_000;

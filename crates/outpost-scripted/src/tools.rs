@@ -5,9 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::conversation::{Conversation, Tool};
-use super::fill;
-use super::script::Action;
+use crate::conversation::{Conversation, Tool};
+use crate::fill;
+use crate::script::Action;
 
 /// Longest wait for a command before Codex turns it into a background session, milliseconds; it allows
 /// no more than this.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::script::Dialect;
+use crate::script::Dialect;
 
 /// Most entries kept.
 const JOURNAL_ENTRIES_MAX: usize = 10_000;

@@ -3,8 +3,8 @@
 //! The files' contents are taken from the prompt, where aider puts them. Absent: running commands, and
 //! overwriting a file that exists but was not given to aider.
 
-use super::conversation::{Conversation, Item};
-use super::script::{Action, Step};
+use crate::conversation::{Conversation, Item};
+use crate::script::{Action, Step};
 
 /// How the agent wants its edits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,9 +158,9 @@ fn ended(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conversation::Parsed;
-    use super::super::script::Dialect;
     use super::*;
+    use crate::conversation::Parsed;
+    use crate::script::Dialect;
 
     fn conversation(items: Vec<Item>) -> Conversation {
         Conversation::new(Parsed {

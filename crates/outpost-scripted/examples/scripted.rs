@@ -1,5 +1,5 @@
 //! Runs the scripted provider by itself, or with a gateway in front, to try a script or a CLI against it:
-//! `cargo run -p outpost-gateway --example scripted -- SCRIPT.toml 127.0.0.1:18080 [127.0.0.1:18081]`.
+//! `cargo run -p outpost-scripted --example scripted -- SCRIPT.toml 127.0.0.1:18080 [127.0.0.1:18081]`.
 //!
 //! Prints one JSON line per request and per event of the gateway. Ends with the process.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use outpost_gateway::gateway::{
     Credential, Gateway, GatewayGrant, GatewaySession, Handle, Route, Upstream, auth_style,
 };
-use outpost_gateway::scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
+use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
 use outpost_types::Provider;
 use tokio::net::TcpListener;
 
