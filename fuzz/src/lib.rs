@@ -13,8 +13,6 @@ mod gateway;
 mod ids;
 mod lines;
 mod requests;
-#[path = "../../crates/outpost/src/render/sanitize.rs"]
-mod sanitize;
 mod terminal;
 mod text;
 mod workspace;

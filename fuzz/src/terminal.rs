@@ -1,7 +1,7 @@
-//! The last thing between what an agent wrote and the user's terminal. It is a file of the binary, which
-//! has no library, and is compiled here once more.
+//! The last thing between what an agent wrote and the user's terminal.
 
-use crate::sanitize;
+use outpost_terminal::sanitize;
+
 use crate::text::assert_line;
 
 /// Texts, lines, diffs and JSON documents as the command line prints them.

@@ -12,8 +12,8 @@ use outpost_engine::{Engine, KeyRefusal};
 use outpost_store::{ApiKey, ApiKeys, AuditEntry, KeyHash};
 use outpost_types::{ApiKeyStatus, Caller, Scope, TenantId};
 
+use crate::clock::now;
 use crate::datadir;
-use crate::render::format::now;
 use crate::secret::Secret;
 
 /// Bytes of a hash.

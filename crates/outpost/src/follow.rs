@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use outpost_terminal::{FRAME_MILLIS, Live};
 use outpost_types::{Api, CancelRequest, DispatchId, DispatchView};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::clock::now;
 use crate::error::CliError;
-use crate::render::live::{FRAME_MILLIS, Live};
 use crate::ui::Ui;
 
 /// How long the record may lag behind the terminal event, seconds.
@@ -89,7 +90,13 @@ pub(crate) async fn follow(
     on_interrupt: OnInterrupt,
 ) -> Result<Followed, CliError> {
     let id = view.dispatch_id;
-    let mut live = Live::new(ui, view);
+    let mut live = Live::new(ui.err, view);
+    let animated = ui.err.tty && !ui.verbosity.quiet;
+    let show = |text: String| {
+        if !ui.verbosity.quiet {
+            ui.err_text(&text);
+        }
+    };
     let mut events = api.events(id, 0).await?;
     let mut frames = tokio::time::interval(Duration::from_millis(FRAME_MILLIS));
     frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -98,7 +105,7 @@ pub(crate) async fn follow(
         tokio::select! {
             biased;
             _ = interrupts.pressed() => {
-                live.finish();
+                show(live.finish());
                 if on_interrupt == OnInterrupt::Detach || cancelled {
                     return Ok(Followed::Detached);
                 }
@@ -108,24 +115,23 @@ pub(crate) async fn follow(
             }
             event = events.next() => match event {
                 Some(Ok(event)) => {
-                    live.event(&event);
+                    show(live.event(&event, now()));
                     if event.data.is_terminal() {
                         break;
                     }
                 }
                 Some(Err(error)) => {
-                    live.finish();
+                    show(live.finish());
                     return Err(CliError::from(error).with_hint(format!(
                         "the dispatch may go on: `outpost status {id}` tells"
                     )));
                 }
                 None => break,
             },
-            _ = frames.tick(), if live.is_animated() => live.tick(),
+            _ = frames.tick(), if animated => show(live.tick(now())),
         }
     }
-    live.finish();
-    drop(live);
+    show(live.finish());
     settle(api, id).await
 }
 

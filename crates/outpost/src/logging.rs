@@ -5,13 +5,13 @@
 
 use std::io;
 
+use outpost_terminal::sanitize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{FmtSpan, Writer, debug_fn};
 
 use crate::args::LogFormat;
-use crate::render::sanitize;
 
 /// Starts logging; later calls change nothing.
 pub(crate) fn start(default: &str, format: LogFormat, color: bool) {

@@ -1,6 +1,6 @@
 //! The `outpost` program: command line, configuration, composition root.
 //!
-//! [`args`] says what can be typed, [`commands`] what is done, [`render`] how it is shown, and
+//! [`args`] says what can be typed, [`commands`] what is done, `outpost-terminal` how it is shown, and
 //! [`compose`] puts a server together. Commands know only `dyn Api`. Before any of that, the same program
 //! becomes the sandbox launcher, or a probe of the self-test, when its first argument says so: single-threaded,
 //! without a runtime.
@@ -13,6 +13,7 @@ mod admin;
 mod args;
 mod autostart;
 mod check;
+mod clock;
 mod commands;
 mod compose;
 mod config;
@@ -25,7 +26,9 @@ mod exit;
 mod fake;
 mod follow;
 mod logging;
-mod render;
+#[cfg(test)]
+#[path = "../../outpost-terminal/src/samples.rs"]
+mod samples;
 mod secret;
 mod select;
 mod ui;

@@ -1,20 +1,18 @@
 //! Where text goes: data on standard output, everything else on standard error.
 //!
-//! A [`Surface`] says what one of the two can show (colour, width, redrawing). Rendering functions
-//! take a surface and return text, so they are tested without a terminal. Nothing here reads input.
+//! A [`Surface`] says what one of the two can show (colour, width, redrawing); `outpost-terminal` makes the
+//! text for it. Nothing here reads input.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use outpost_terminal::{Surface, sanitize};
 use serde::Serialize;
 
 use crate::error::CliError;
-use crate::render::sanitize;
 
 /// Width assumed where a terminal does not tell its own, columns.
 const WIDTH_COLUMNS_DEFAULT: usize = 80;
-/// Narrowest width that layouts are made for, columns.
-const WIDTH_COLUMNS_MIN: usize = 40;
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -25,73 +23,6 @@ pub(crate) enum ColorChoice {
     Auto,
     Always,
     Never,
-}
-
-/// What one output can show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Surface {
-    /// It is a terminal, so agent-written bytes must be cleaned and lines may be redrawn.
-    pub(crate) tty: bool,
-    /// Colours may be used.
-    pub(crate) color: bool,
-    /// Characters beyond ASCII may be used for drawing.
-    pub(crate) unicode: bool,
-    /// Columns of the terminal; `None` where lines may have any length.
-    pub(crate) columns: Option<usize>,
-}
-
-impl Surface {
-    /// A file or pipe.
-    #[cfg(test)]
-    pub(crate) const PLAIN: Self = Self { tty: false, color: false, unicode: true, columns: None };
-
-    /// Columns to lay text out for.
-    pub(crate) fn width(&self) -> usize {
-        self.columns.unwrap_or(WIDTH_COLUMNS_DEFAULT).max(WIDTH_COLUMNS_MIN)
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.color && !text.is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-
-    /// Bold text.
-    pub(crate) fn bold(self, text: &str) -> String {
-        self.paint("1", text)
-    }
-
-    /// Text of less importance.
-    pub(crate) fn dim(self, text: &str) -> String {
-        self.paint("2", text)
-    }
-
-    /// Failure.
-    pub(crate) fn red(self, text: &str) -> String {
-        self.paint("31", text)
-    }
-
-    /// Success.
-    pub(crate) fn green(self, text: &str) -> String {
-        self.paint("32", text)
-    }
-
-    /// Warning.
-    pub(crate) fn yellow(self, text: &str) -> String {
-        self.paint("33", text)
-    }
-
-    /// Names and headings.
-    pub(crate) fn cyan(self, text: &str) -> String {
-        self.paint("36", text)
-    }
-
-    /// `rich` where it can be shown, else `plain`.
-    pub(crate) const fn glyph(self, rich: &'static str, plain: &'static str) -> &'static str {
-        if self.unicode { rich } else { plain }
-    }
 }
 
 /// Flags that decide what is shown.

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use outpost_agents::{Agent, Installed};
 use outpost_runner::install::{InstallProgress, install as install_agent};
+use outpost_terminal::format::{bytes, millis};
+use outpost_terminal::{Column, Surface, paint_available, sanitize, table};
 use outpost_types::AgentId;
 use serde::Serialize;
 
@@ -14,12 +16,7 @@ use crate::config::{Config, ModelSource};
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::format::{bytes, millis};
-use crate::render::sanitize;
-use crate::render::table::{Column, table};
-use crate::ui::{Surface, Ui};
-
-use super::fleet::paint_available;
+use crate::ui::Ui;
 
 /// One agent as this machine sees it.
 #[derive(Debug, Clone, Serialize)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use outpost_terminal::sanitize;
 use outpost_types::Api;
 use outpost_workspace::{ApplyReport, apply_patch_to};
 
@@ -10,7 +11,6 @@ use super::dispatch::repository_around;
 use crate::args::ApplyArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::sanitize;
 use crate::select;
 use crate::ui::Ui;
 

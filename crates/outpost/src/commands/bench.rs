@@ -9,14 +9,13 @@ use outpost_bench::{
     AcceptOptions, BenchError, Data, FairOptions, GatewayOptions, Goal, ListOptions, Notes, Place,
     Report, RestartOptions, Row, StartOptions, StatusOptions,
 };
+use outpost_terminal::{Column, Surface, table};
 
 use crate::args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 use crate::ctx::Ctx;
 use crate::datadir::DataDir;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::table::{Column, table};
-use crate::ui::Surface;
 
 /// Start of the variables that a server reads, but for that of its log's detail.
 const OWN_VARIABLES: &str = "OUTPOST_";

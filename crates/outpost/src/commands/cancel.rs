@@ -1,12 +1,12 @@
 //! `outpost cancel`: stops a dispatch.
 
+use outpost_terminal::sanitize;
 use outpost_types::limits::CANCEL_REASON_BYTES_MAX;
 use outpost_types::{Api, CancelRequest};
 
 use crate::args::{CancelArgs, StatusArgs};
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::sanitize;
 use crate::select;
 use crate::ui::Ui;
 

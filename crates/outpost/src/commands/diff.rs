@@ -1,13 +1,13 @@
 //! `outpost diff`: the agent's changes, as a patch.
 
 use futures_util::StreamExt as _;
+use outpost_terminal::patch;
 use outpost_types::{Api, DispatchId};
 
 use super::logs::Lines;
 use crate::args::DiffArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::diff;
 use crate::select;
 use crate::ui::Ui;
 
@@ -34,12 +34,11 @@ pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: &DiffArgs) -> Result<Exit,
             continue;
         }
         for line in lines.push(&piece) {
-            let line = diff::line(ui.out, line.trim_end_matches('\n'));
-            ui.data_bytes(format!("{line}\n").as_bytes())?;
+            ui.data(&patch(ui.out, &line))?;
         }
     }
     if let Some(rest) = lines.finish() {
-        ui.data(&diff::line(ui.out, &rest))?;
+        ui.data(&patch(ui.out, &rest))?;
     }
     if empty {
         let view = api.get_dispatch(id, None, None).await?;

@@ -3,18 +3,18 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use outpost_terminal::format::short_id;
+use outpost_terminal::{card, sanitize};
 use outpost_types::limits::TASK_BYTES_MAX;
 use outpost_types::{Api, DispatchRequest, DispatchView};
 
 use crate::args::DispatchArgs;
 use crate::check;
+use crate::clock::now;
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::follow::{Followed, Interrupts, OnInterrupt, follow};
-use crate::render::card::card;
-use crate::render::format::{now, short_id};
-use crate::render::sanitize;
 use crate::ui::Ui;
 
 /// Folders above the current one in which a repository is looked for.

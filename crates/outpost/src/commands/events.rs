@@ -1,12 +1,12 @@
 //! `outpost events`: the event stream, one JSON document a line.
 
+use outpost_terminal::sanitize;
 use outpost_types::Api;
 
 use super::logs::each_event;
 use crate::args::EventsArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::sanitize;
 use crate::select;
 use crate::ui::Ui;
 

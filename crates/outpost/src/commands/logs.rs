@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use outpost_terminal::{EventPrinter, sanitize};
 use outpost_types::{Api, DispatchId, DispatchView, EventEnvelope, LogQuery};
 
 use crate::args::LogsArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::event::EventPrinter;
-use crate::render::sanitize;
 use crate::select;
 use crate::ui::Ui;
 

@@ -1,16 +1,14 @@
 //! `outpost ls`: dispatches, newest first.
 
+use outpost_terminal::{dispatches, sanitize};
 use outpost_types::limits::LIST_LIMIT_DEFAULT;
 use outpost_types::{Api, ApiError, DispatchStatus, DispatchView, ListQuery, Page, Timestamp};
 
 use crate::args::LsArgs;
+use crate::clock::now;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::card::paint_status;
-use crate::render::format::{age, dollars, millis, now, short_id};
-use crate::render::sanitize;
-use crate::render::table::{Column, table};
-use crate::ui::{Surface, Ui};
+use crate::ui::Ui;
 
 /// Most answers that are put together into one page. A server bounds what one answer may cost, so with
 /// filters that hardly ever match together, many may hold next to nothing.
@@ -26,7 +24,7 @@ pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: LsArgs) -> Result<Exit, Cl
     match (page.items.as_slice(), &page.next_cursor) {
         ([], None) => ui.note("No dispatch matches. `outpost dispatch \"TASK\"` makes one."),
         ([], Some(_)) => ui.note("No dispatch matches so far."),
-        (items, _) => ui.data(&rows(ui.out, items, now()))?,
+        (items, _) => ui.data(&dispatches(ui.out, items, now()))?,
     }
     if let Some(cursor) = &page.next_cursor {
         let cursor = sanitize::line(cursor);
@@ -79,48 +77,11 @@ fn query(args: LsArgs) -> Result<ListQuery, CliError> {
     })
 }
 
-fn rows(surface: Surface, views: &[DispatchView], now: Timestamp) -> String {
-    const COLUMNS: [Column; 7] = [
-        Column::new("ID"),
-        Column::new("STATUS").painted(paint_status),
-        Column::new("AGENT"),
-        Column::new("CREATED"),
-        Column::new("TOOK").right(),
-        Column::new("COST").right(),
-        Column::new("TASK").flexible(),
-    ];
-    let rows: Vec<Vec<String>> = views
-        .iter()
-        .map(|view| {
-            let cost = view.usage.as_ref().and_then(|usage| usage.cost_usd);
-            vec![
-                short_id(view.dispatch_id),
-                view.status.as_str().to_owned(),
-                sanitize::line(&view.agent),
-                age(view.created_at, now),
-                view.timings.total_millis.map(millis).unwrap_or_default(),
-                cost.map(dollars).unwrap_or_default(),
-                sanitize::line(&view.task),
-            ]
-        })
-        .collect();
-    table(surface, &COLUMNS, &rows)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{self, FakeApi};
-    use crate::render::assert_golden;
+    use crate::fake::FakeApi;
     use crate::ui::Verbosity;
-
-    #[test]
-    fn a_table_that_fits() {
-        let views = [fake::running(), fake::failed(), fake::completed()];
-        let surface = Surface { columns: Some(80), tty: true, ..Surface::PLAIN };
-        let now = fake::CREATED_AT.plus_millis(200_000);
-        assert_golden("ls.txt", &rows(surface, &views, now));
-    }
 
     #[tokio::test]
     async fn json_is_the_page_of_the_api() {

@@ -5,6 +5,8 @@ mod prompt;
 
 use std::io::{IsTerminal as _, Read};
 
+use outpost_terminal::format::age;
+use outpost_terminal::{Column, Surface, sanitize, table};
 use outpost_types::limits::{SECRET_BYTES_MAX, SECRET_NAME_BYTES_MAX};
 use outpost_types::{
     Api, ApiError, ErrorCode, PutSecret, SecretKind, SecretName, SecretScope, SecretValue,
@@ -13,12 +15,10 @@ use outpost_types::{
 use zeroize::Zeroizing;
 
 use crate::args::SecretSetArgs;
+use crate::clock::now;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::format::{age, now};
-use crate::render::sanitize;
-use crate::render::table::{Column, table};
-use crate::ui::{Surface, Ui};
+use crate::ui::Ui;
 
 /// What is read of an input that is too long, bytes: the longest value, a line end, and one more.
 const INPUT_BYTES_MAX: usize = SECRET_BYTES_MAX + 3;

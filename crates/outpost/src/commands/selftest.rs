@@ -2,14 +2,14 @@
 
 use outpost_sandbox::{LAUNCHER_ARGUMENT, SandboxPolicy};
 use outpost_selftest::{Group, Options, Report, Standing, Verdict, errno_name};
+use outpost_terminal::format::{pad, truncate, width, wrap};
+use outpost_terminal::{Surface, sanitize};
 
 use crate::config::IsolationMinimum;
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::format::{pad, truncate, width, wrap};
-use crate::render::sanitize;
-use crate::ui::{Surface, Ui};
+use crate::ui::Ui;
 
 /// Columns of the mark and of the answer of the kernel.
 const MARK_COLUMNS: usize = 4;

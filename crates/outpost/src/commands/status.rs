@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use outpost_terminal::card;
 use outpost_types::Api;
 
 use crate::args::StatusArgs;
+use crate::clock::now;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::card::card;
-use crate::render::format::now;
 use crate::select;
 use crate::ui::Ui;
 

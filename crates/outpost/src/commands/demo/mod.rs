@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outpost_agents::{Agent, Installed};
+use outpost_terminal::format::millis;
 use outpost_types::{AgentId, Api, BuiltinAgent, DispatchRequest, DispatchView};
 
 use super::agents::ensure_installed;
@@ -24,7 +25,6 @@ use crate::engine::Agents;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::follow::{Followed, Interrupts, OnInterrupt, follow};
-use crate::render::format::millis;
 use crate::ui::Ui;
 
 use report::{DemoMillis, DemoResult};

@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 
 use outpost_agents::Agent;
+use outpost_terminal::format::millis;
+use outpost_terminal::{Surface, card, patch};
 use outpost_types::{DispatchStatus, DispatchView};
 use serde::Serialize;
 
 use super::sample::TestRun;
+use crate::clock::now;
 use crate::config::{Config, ModelSource};
 use crate::exit::Exit;
-use crate::render::card::card;
-use crate::render::diff;
-use crate::render::format::{millis, now};
-use crate::ui::Surface;
 
 /// Where the demo's time went, milliseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -138,7 +137,7 @@ fn program() -> String {
 pub(super) fn text(surface: Surface, result: &DemoResult, notice: &str, next: &str) -> String {
     let heading = |text: &str| format!("{}\n", surface.bold(text));
     let mut output = heading("The change");
-    output.push_str(&diff::patch(surface, &result.diff));
+    output.push_str(&patch(surface, &result.diff));
     output.push('\n');
     output.push_str(&heading("The result"));
     output.push_str(&card(surface, &result.dispatch, now()));

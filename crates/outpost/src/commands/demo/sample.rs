@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use outpost_terminal::sanitize;
 use serde::Serialize;
 use tokio::process::Command;
 
 use crate::error::CliError;
-use crate::render::sanitize;
 
 /// Longest run of git or of the test, seconds.
 const RUN_SECONDS_MAX: u64 = 60;

@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use outpost_sandbox::{IsolationLevel, LauncherOptions, LinuxSandbox, SandboxPolicy, probe_host};
+use outpost_terminal::format::bytes;
 
 use super::{Finding, State};
 use crate::config::{Config, IsolationMinimum};
-use crate::render::format::bytes;
 
 /// Free space below which installing an agent is likely to fail, bytes.
 const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024 * 1024;

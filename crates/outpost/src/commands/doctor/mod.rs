@@ -3,6 +3,8 @@
 mod host;
 mod program;
 
+use outpost_terminal::format::{pad, width, wrap};
+use outpost_terminal::{Surface, sanitize};
 use serde::Serialize;
 
 use super::agents;
@@ -10,9 +12,7 @@ use crate::config::{Config, ModelSource};
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::render::format::{pad, width, wrap};
-use crate::render::sanitize;
-use crate::ui::{Surface, Ui};
+use crate::ui::Ui;
 
 /// Columns of the names.
 const NAME_COLUMNS: usize = 18;
@@ -206,7 +206,7 @@ fn text(surface: Surface, findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::assert_golden;
+    use crate::samples::assert_golden;
     use crate::ui::Verbosity;
 
     fn findings() -> Vec<Finding> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fake::{Call, FakeApi};
-use crate::render::assert_golden;
+use crate::samples::assert_golden;
 use crate::ui::Verbosity;
 
 fn request(kind: Option<SecretKind>) -> PutSecret {

@@ -1,7 +1,7 @@
 //! Tables that fit the terminal: one column gives way, the others keep their width.
 
-use super::format::{pad, pad_left, truncate, width};
-use crate::ui::Surface;
+use crate::Surface;
+use crate::format::{pad, pad_left, truncate, width};
 
 /// Columns between two columns.
 const GAP_COLUMNS: usize = 2;
@@ -9,48 +9,53 @@ const GAP_COLUMNS: usize = 2;
 const FLEXIBLE_COLUMNS_MIN: usize = 12;
 
 /// How the cells of a column are coloured.
-pub(crate) type Painter = fn(Surface, &str) -> String;
+pub type Painter = fn(Surface, &str) -> String;
 
 /// One column.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Column {
+pub struct Column {
     /// Its heading.
-    pub(crate) title: &'static str,
+    title: &'static str,
     /// Numbers stand at the right.
-    pub(crate) right: bool,
+    right: bool,
     /// It is cut when the terminal is too narrow.
-    pub(crate) flexible: bool,
+    flexible: bool,
     /// Colour of its cells by their text.
-    pub(crate) painter: Option<Painter>,
+    painter: Option<Painter>,
 }
 
 impl Column {
     /// A column of text.
-    pub(crate) const fn new(title: &'static str) -> Self {
+    #[must_use]
+    pub const fn new(title: &'static str) -> Self {
         Self { title, right: false, flexible: false, painter: None }
     }
 
     /// Numbers: they stand at the right.
-    pub(crate) const fn right(mut self) -> Self {
+    #[must_use]
+    pub const fn right(mut self) -> Self {
         self.right = true;
         self
     }
 
     /// The column that gives way.
-    pub(crate) const fn flexible(mut self) -> Self {
+    #[must_use]
+    pub const fn flexible(mut self) -> Self {
         self.flexible = true;
         self
     }
 
     /// Its cells are coloured.
-    pub(crate) const fn painted(mut self, painter: Painter) -> Self {
+    #[must_use]
+    pub const fn painted(mut self, painter: Painter) -> Self {
         self.painter = Some(painter);
         self
     }
 }
 
 /// Draws rows below headings. Cells are clean single lines; a short row is filled with empty cells.
-pub(crate) fn table(surface: Surface, columns: &[Column], rows: &[Vec<String>]) -> String {
+#[must_use]
+pub fn table(surface: Surface, columns: &[Column], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = columns.iter().map(|column| width(column.title)).collect();
     for row in rows {
         for (cell, widest) in row.iter().zip(&mut widths) {

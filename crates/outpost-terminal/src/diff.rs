@@ -1,10 +1,10 @@
 //! Colours for a patch on a terminal.
 
-use super::sanitize;
-use crate::ui::Surface;
+use crate::Surface;
+use crate::sanitize;
 
 /// One line of a patch, cleaned and coloured.
-pub(crate) fn line(surface: Surface, text: &str) -> String {
+fn line(surface: Surface, text: &str) -> String {
     let clean = sanitize::with_tabs(text);
     if clean.starts_with("diff --git")
         || clean.starts_with("+++ ")
@@ -24,7 +24,8 @@ pub(crate) fn line(surface: Surface, text: &str) -> String {
 }
 
 /// A whole patch, cleaned and coloured.
-pub(crate) fn patch(surface: Surface, text: &str) -> String {
+#[must_use]
+pub fn patch(surface: Surface, text: &str) -> String {
     let mut output = String::with_capacity(text.len());
     for text in text.lines() {
         output.push_str(&line(surface, text));

@@ -21,12 +21,14 @@ enum State {
 }
 
 /// Text of several lines: keeps line ends, turns tabs into spaces, drops what could act on a terminal.
-pub(crate) fn text(input: &str) -> String {
+#[must_use]
+pub fn text(input: &str) -> String {
     clean(input, true)
 }
 
 /// One line: also turns line ends into spaces.
-pub(crate) fn line(input: &str) -> String {
+#[must_use]
+pub fn line(input: &str) -> String {
     if is_plain_line(input.as_bytes()) {
         return input.to_owned();
     }
@@ -48,13 +50,15 @@ fn is_plain_line(bytes: &[u8]) -> bool {
 }
 
 /// Text of several lines with its tabs, for diffs.
-pub(crate) fn with_tabs(input: &str) -> String {
+#[must_use]
+pub fn with_tabs(input: &str) -> String {
     clean(input, false)
 }
 
 /// A JSON document with everything escaped that a terminal may obey. JSON itself leaves the C1 controls
 /// (U+0080 to U+009F) as they are, and what reorders text; a reader of the document sees no difference.
-pub(crate) fn json(document: &str) -> String {
+#[must_use]
+pub fn json(document: &str) -> String {
     let mut output = String::with_capacity(document.len());
     for character in document.chars() {
         if ('\u{7f}'..='\u{9f}').contains(&character) || reorders(character) {

@@ -8,7 +8,8 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 const SHORT_ID_CHARACTERS: usize = 8;
 
 /// `7 ms`, `1.24 s`, `2 m 05 s`, `1 h 02 m`.
-pub(crate) fn millis(millis: u64) -> String {
+#[must_use]
+pub fn millis(millis: u64) -> String {
     let seconds = millis / 1_000;
     match millis {
         0..1_000 => format!("{millis} ms"),
@@ -20,7 +21,8 @@ pub(crate) fn millis(millis: u64) -> String {
 }
 
 /// `512 B`, `1.5 KB`, `20 MB` (powers of 1,024).
-pub(crate) fn bytes(bytes: u64) -> String {
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KB", "MB", "GB", "TB"];
     let (mut unit, mut tenths) = (0, bytes.saturating_mul(10));
     while tenths >= 10_240 && unit + 1 < UNITS.len() {
@@ -77,12 +79,13 @@ pub(crate) fn usage(usage: &Usage) -> String {
 }
 
 fn unpriced(usage: &Usage) -> String {
-    let names = usage.unpriced_models.iter().map(|name| super::sanitize::line(name));
+    let names = usage.unpriced_models.iter().map(|name| crate::sanitize::line(name));
     names.collect::<Vec<_>>().join(", ")
 }
 
 /// `now`, `45s ago`, `12m ago`, `3h ago`, `5d ago`.
-pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
+#[must_use]
+pub fn age(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.millis_since(at) / 1_000;
     match seconds {
         0..5 => "now".to_owned(),
@@ -94,19 +97,22 @@ pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// The end of an id, which the commands accept in its place.
-pub(crate) fn short_id(id: DispatchId) -> String {
+#[must_use]
+pub fn short_id(id: DispatchId) -> String {
     let text = id.to_string();
     let from = text.len().saturating_sub(SHORT_ID_CHARACTERS);
     text.get(from..).unwrap_or(&text).to_owned()
 }
 
 /// Columns a text takes on a terminal.
-pub(crate) fn width(text: &str) -> usize {
+#[must_use]
+pub fn width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
 
 /// The text, cut to `columns` with an ellipsis when it is longer.
-pub(crate) fn truncate(text: &str, columns: usize, unicode: bool) -> String {
+#[must_use]
+pub fn truncate(text: &str, columns: usize, unicode: bool) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
@@ -125,7 +131,8 @@ pub(crate) fn truncate(text: &str, columns: usize, unicode: bool) -> String {
 }
 
 /// The text with spaces up to `columns`.
-pub(crate) fn pad(text: &str, columns: usize) -> String {
+#[must_use]
+pub fn pad(text: &str, columns: usize) -> String {
     let missing = columns.saturating_sub(width(text));
     format!("{text}{}", " ".repeat(missing))
 }
@@ -137,7 +144,8 @@ pub(crate) fn pad_left(text: &str, columns: usize) -> String {
 }
 
 /// Lines of at most `columns`, broken at spaces where there are any.
-pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
+#[must_use]
+pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(1);
     let mut lines = Vec::new();
     for paragraph in text.lines() {
@@ -161,14 +169,6 @@ pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
         lines.push(current.trim_end().to_owned());
     }
     lines
-}
-
-/// Now, by the host's clock.
-pub(crate) fn now() -> Timestamp {
-    let millis = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis());
-    Timestamp::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

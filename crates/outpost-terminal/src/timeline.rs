@@ -2,8 +2,8 @@
 
 use outpost_types::PhaseTimings;
 
-use super::format::{millis, pad, pad_left};
-use crate::ui::Surface;
+use crate::Surface;
+use crate::format::{millis, pad, pad_left};
 
 /// Widest bar area, columns.
 const BAR_COLUMNS_MAX: usize = 48;
@@ -100,7 +100,7 @@ fn place(bar: &Bar, end_millis: u64, area: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::assert_golden;
+    use crate::samples::assert_golden;
 
     fn timings() -> PhaseTimings {
         PhaseTimings {

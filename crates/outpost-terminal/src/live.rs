@@ -3,21 +3,21 @@
 
 use outpost_types::{DispatchStatus, DispatchView, EventData, EventEnvelope, Timestamp, ToolPhase};
 
-use super::event::{EventPrinter, tool_name};
-use super::format::{millis, now, truncate, usage};
-use super::sanitize;
-use crate::ui::Ui;
+use crate::event::{EventPrinter, tool_name};
+use crate::format::{millis, truncate, usage};
+use crate::{Surface, sanitize};
 
 /// Time between two frames of the spinner, milliseconds.
-pub(crate) const FRAME_MILLIS: u64 = 100;
+pub const FRAME_MILLIS: u64 = 100;
 const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 const FRAMES_ASCII: [&str; 4] = ["|", "/", "-", "\\"];
 /// Back to the first column and clear the line.
 const CLEAR_LINE: &str = "\r\x1b[2K";
 
-/// Draws one dispatch on standard error.
-pub(crate) struct Live<'a> {
-    ui: &'a Ui,
+/// Draws one dispatch: each method gives what is to be written next, empty for nothing.
+#[derive(Debug)]
+pub struct Live {
+    surface: Surface,
     printer: EventPrinter,
     started: Timestamp,
     stand: Stand,
@@ -27,20 +27,20 @@ pub(crate) struct Live<'a> {
 
 /// What the line below says.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stand {
+struct Stand {
     /// State of the dispatch.
-    pub(crate) status: Option<DispatchStatus>,
+    status: Option<DispatchStatus>,
     /// Agent and model.
-    pub(crate) who: String,
+    who: String,
     /// What the agent does now.
-    pub(crate) doing: Option<String>,
+    doing: Option<String>,
     /// Tokens and money so far.
-    pub(crate) used: Option<String>,
+    used: Option<String>,
 }
 
 impl Stand {
     /// Takes in an event.
-    pub(crate) fn see(&mut self, event: &EventEnvelope) {
+    fn see(&mut self, event: &EventEnvelope) {
         match &event.data {
             EventData::Status { status, .. } => {
                 self.status = Some(*status);
@@ -57,7 +57,7 @@ impl Stand {
     }
 
     /// The line, without spinner.
-    pub(crate) fn line(&self, elapsed_millis: u64) -> String {
+    fn line(&self, elapsed_millis: u64) -> String {
         let status = self.status.unwrap_or(DispatchStatus::Pending);
         let mut parts =
             vec![status.as_str().to_ascii_lowercase(), stopwatch(elapsed_millis), self.who.clone()];
@@ -76,13 +76,14 @@ fn stopwatch(elapsed_millis: u64) -> String {
     }
 }
 
-impl<'a> Live<'a> {
+impl Live {
     /// Starts drawing `view`.
-    pub(crate) fn new(ui: &'a Ui, view: &DispatchView) -> Self {
+    #[must_use]
+    pub fn new(surface: Surface, view: &DispatchView) -> Self {
         let who = format!("{} {}", view.agent, view.model_id);
         Self {
-            ui,
-            printer: EventPrinter::new(ui.err, view.created_at),
+            surface,
+            printer: EventPrinter::new(surface, view.created_at),
             started: view.created_at,
             stand: Stand {
                 status: Some(view.status),
@@ -94,73 +95,58 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Whether [`Live::tick`] has anything to do.
-    pub(crate) const fn is_animated(&self) -> bool {
-        self.ui.err.tty && !self.ui.verbosity.quiet
-    }
-
     /// Prints an event.
-    pub(crate) fn event(&mut self, event: &EventEnvelope) {
+    #[must_use]
+    pub fn event(&mut self, event: &EventEnvelope, now: Timestamp) -> String {
         self.stand.see(event);
         let lines = self.printer.lines(event);
-        if self.ui.verbosity.quiet || lines.is_empty() {
-            return;
+        if lines.is_empty() {
+            return String::new();
         }
-        let clear = if self.drawn { CLEAR_LINE } else { "" };
-        self.drawn = false;
-        self.ui.err_text(&format!("{clear}{}\n", lines.join("\n")));
-        self.draw();
+        let clear = self.finish();
+        format!("{clear}{}\n{}", lines.join("\n"), self.draw(now))
     }
 
-    /// Draws the next frame.
-    pub(crate) fn tick(&mut self) {
+    /// Draws the next frame; due every [`FRAME_MILLIS`].
+    #[must_use]
+    pub fn tick(&mut self, now: Timestamp) -> String {
         self.frame = self.frame.wrapping_add(1);
-        self.draw();
+        self.draw(now)
     }
 
     /// Takes the line away, so that other text can follow.
-    pub(crate) fn finish(&mut self) {
-        if self.drawn {
-            self.ui.err_text(CLEAR_LINE);
-            self.drawn = false;
-        }
+    #[must_use]
+    pub fn finish(&mut self) -> String {
+        if std::mem::take(&mut self.drawn) { CLEAR_LINE.to_owned() } else { String::new() }
     }
 
-    fn draw(&mut self) {
-        if !self.is_animated() || self.stand.status.is_some_and(DispatchStatus::is_terminal) {
-            return;
+    fn draw(&mut self, now: Timestamp) -> String {
+        let surface = self.surface;
+        if !surface.tty || self.stand.status.is_some_and(DispatchStatus::is_terminal) {
+            return String::new();
         }
-        let surface = self.ui.err;
         let frame = if surface.unicode {
             FRAMES[self.frame % FRAMES.len()]
         } else {
             FRAMES_ASCII[self.frame % FRAMES_ASCII.len()]
         };
-        let line = self.stand.line(now().millis_since(self.started));
+        let line = self.stand.line(now.millis_since(self.started));
         let line = truncate(&line, surface.width().saturating_sub(3), surface.unicode);
-        let text = format!("{CLEAR_LINE}{} {}", surface.cyan(frame), surface.dim(&line));
-        self.ui.err_text(&text);
         self.drawn = true;
-    }
-}
-
-impl Drop for Live<'_> {
-    fn drop(&mut self) {
-        self.finish();
+        format!("{CLEAR_LINE}{} {}", surface.cyan(frame), surface.dim(&line))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake;
-    use crate::ui::Verbosity;
+    use crate::samples;
 
     #[test]
     fn the_line_follows_the_events() {
         let mut stand = Stand { who: "claude opus".to_owned(), ..Stand::default() };
         let mut lines = Vec::new();
-        for event in fake::events() {
+        for event in samples::events() {
             stand.see(&event);
             lines.push(stand.line(1_234));
         }
@@ -171,15 +157,34 @@ mod tests {
 
     #[test]
     fn nothing_moves_in_a_pipe() {
-        let (ui, out, err) = Ui::captured(Verbosity::default());
-        let mut live = Live::new(&ui, &fake::completed());
-        for event in fake::events() {
-            live.event(&event);
-            live.tick();
+        let text = draw_all(Surface::PLAIN);
+        assert!(!text.contains('\x1b') && !text.contains('\r'));
+        assert!(text.contains("python3 -m unittest"));
+    }
+
+    #[test]
+    fn on_a_terminal_the_line_is_cleared_before_other_text_and_at_the_end() {
+        let text = draw_all(Surface { tty: true, ..Surface::PLAIN });
+        let mut drawn = false;
+        for line in text.split_inclusive('\n') {
+            assert!(!drawn || line.starts_with(CLEAR_LINE), "{line:?}");
+            drawn = false;
+            if let Some((_, last)) = line.rsplit_once(CLEAR_LINE) {
+                drawn = !last.is_empty() && !last.ends_with('\n');
+            }
         }
-        live.finish();
-        assert!(!err.text().contains('\x1b') && !err.text().contains('\r'));
-        assert!(err.text().contains("python3 -m unittest"));
-        assert_eq!(out.text(), "");
+        assert!(!drawn && text.contains(FRAMES[1]), "{text:?}");
+    }
+
+    fn draw_all(surface: Surface) -> String {
+        let now = samples::CREATED_AT.plus_millis(1_234);
+        let mut live = Live::new(surface, &samples::completed());
+        let mut text = String::new();
+        for event in samples::events() {
+            text.push_str(&live.event(&event, now));
+            text.push_str(&live.tick(now));
+        }
+        text.push_str(&live.finish());
+        text
     }
 }

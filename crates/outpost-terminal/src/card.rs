@@ -2,10 +2,10 @@
 
 use outpost_types::{CheckResult, DispatchStatus, DispatchView, Timestamp};
 
-use super::format::{age, millis, pad, truncate, usage, wrap};
-use super::sanitize;
-use super::timeline::timeline;
-use crate::ui::Surface;
+use crate::Surface;
+use crate::format::{age, millis, pad, truncate, usage, wrap};
+use crate::sanitize;
+use crate::timeline::timeline;
 
 /// Columns of the names before the values.
 const NAME_COLUMNS: usize = 12;
@@ -17,7 +17,7 @@ const CHECK_OUTPUT_LINES_MAX: usize = 12;
 const SUMMARY_LINES_MAX: usize = 30;
 
 /// The state in its colour.
-pub(crate) fn status(surface: Surface, status: DispatchStatus) -> String {
+fn status(surface: Surface, status: DispatchStatus) -> String {
     paint_status(surface, status.as_str())
 }
 
@@ -32,7 +32,8 @@ pub(crate) fn paint_status(surface: Surface, word: &str) -> String {
 }
 
 /// The whole card, ending with a line end.
-pub(crate) fn card(surface: Surface, view: &DispatchView, now: Timestamp) -> String {
+#[must_use]
+pub fn card(surface: Surface, view: &DispatchView, now: Timestamp) -> String {
     let mut card = Card { surface, text: String::new() };
     card.heading(view);
     card.facts(view, now);
@@ -202,7 +203,7 @@ impl Card {
 }
 
 /// One check on one line: passed or not, command, time.
-pub(crate) fn check_line(surface: Surface, check: &CheckResult) -> String {
+fn check_line(surface: Surface, check: &CheckResult) -> String {
     let command = sanitize::line(&check.command);
     let took = surface.dim(&millis(check.millis));
     if check.passed {
@@ -218,13 +219,12 @@ pub(crate) fn check_line(surface: Surface, check: &CheckResult) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake;
-    use crate::render::assert_golden;
+    use crate::samples::{self, assert_golden};
 
     #[test]
     fn a_completed_dispatch() {
-        let now = fake::CREATED_AT.plus_millis(65_000);
-        let text = card(Surface::PLAIN, &fake::completed(), now);
+        let now = samples::CREATED_AT.plus_millis(65_000);
+        let text = card(Surface::PLAIN, &samples::completed(), now);
         assert!(!text.contains('\x1b'));
         assert_golden("card-completed.txt", &text);
     }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_failed_dispatch_on_a_narrow_terminal() {
         let narrow = Surface { columns: Some(60), tty: true, ..Surface::PLAIN };
-        let now = fake::CREATED_AT.plus_millis(5_000);
-        assert_golden("card-failed.txt", &card(narrow, &fake::failed(), now));
+        let now = samples::CREATED_AT.plus_millis(5_000);
+        assert_golden("card-failed.txt", &card(narrow, &samples::failed(), now));
     }
 }

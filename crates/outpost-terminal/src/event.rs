@@ -10,9 +10,9 @@ use outpost_types::{
     ToolPhase,
 };
 
-use super::format::{bytes, dollars, millis, pad_left, truncate, width, wrap};
-use super::sanitize;
-use crate::ui::Surface;
+use crate::Surface;
+use crate::format::{bytes, dollars, millis, pad_left, truncate, width, wrap};
+use crate::sanitize;
 
 /// Tool calls that are remembered until they end.
 const OPEN_CALLS_MAX: usize = 64;
@@ -21,6 +21,7 @@ const TIME_COLUMNS: usize = 8;
 /// Lines shown of one message; the rest is in the output log.
 const MESSAGE_LINES_MAX: usize = 200;
 
+#[derive(Debug)]
 struct OpenCall {
     id: Option<String>,
     name: String,
@@ -28,7 +29,8 @@ struct OpenCall {
 }
 
 /// Turns events into lines.
-pub(crate) struct EventPrinter {
+#[derive(Debug)]
+pub struct EventPrinter {
     surface: Surface,
     started: Timestamp,
     open: VecDeque<OpenCall>,
@@ -38,12 +40,14 @@ pub(crate) struct EventPrinter {
 
 impl EventPrinter {
     /// A printer that shows times since `started`.
-    pub(crate) const fn new(surface: Surface, started: Timestamp) -> Self {
+    #[must_use]
+    pub const fn new(surface: Surface, started: Timestamp) -> Self {
         Self { surface, started, open: VecDeque::new(), last_start: None }
     }
 
     /// The lines of one event, without line ends; empty for what only the progress line shows.
-    pub(crate) fn lines(&mut self, event: &EventEnvelope) -> Vec<String> {
+    #[must_use]
+    pub fn lines(&mut self, event: &EventEnvelope) -> Vec<String> {
         let surface = self.surface;
         let previous_start = self.last_start.take();
         let (mark, body) = match &event.data {
@@ -219,7 +223,7 @@ fn bare_command(summary: &str) -> String {
 /// Cuts a text that has our own colours in it by what is visible of it.
 fn cut_painted(body: &str, columns: usize, unicode: bool) -> String {
     let visible = sanitize::text(body);
-    if super::format::width(&visible) <= columns {
+    if crate::format::width(&visible) <= columns {
         return body.to_owned();
     }
     // Colour is worth less than a line that fits.
@@ -264,13 +268,12 @@ fn log_text(surface: Surface, stream: LogStreamName, text: &str) -> (String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake;
-    use crate::render::assert_golden;
+    use crate::samples::{self, assert_golden};
 
     fn print(surface: Surface) -> String {
-        let mut printer = EventPrinter::new(surface, fake::CREATED_AT);
+        let mut printer = EventPrinter::new(surface, samples::CREATED_AT);
         let lines: Vec<String> =
-            fake::events().iter().flat_map(|event| printer.lines(event)).collect();
+            samples::events().iter().flat_map(|event| printer.lines(event)).collect();
         lines.join("\n") + "\n"
     }
 
@@ -286,7 +289,7 @@ mod tests {
         let text = print(Surface { tty: true, unicode: false, columns: Some(50), color: false });
         assert_golden("events-narrow.txt", &text);
         for line in text.lines() {
-            assert!(super::super::format::width(line) <= 50, "{line}");
+            assert!(crate::format::width(line) <= 50, "{line}");
         }
     }
 
@@ -299,9 +302,9 @@ mod tests {
 
     #[test]
     fn open_calls_are_bounded() {
-        let mut printer = EventPrinter::new(Surface::PLAIN, fake::CREATED_AT);
+        let mut printer = EventPrinter::new(Surface::PLAIN, samples::CREATED_AT);
         for index in 0..1_000 {
-            printer.lines(&fake::event(
+            printer.lines(&samples::event(
                 index,
                 EventData::Tool {
                     name: "Bash".into(),

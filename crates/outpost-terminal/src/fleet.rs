@@ -1,0 +1,66 @@
+//! What can run on a server and what runs now, as text.
+
+use outpost_types::FleetView;
+
+use crate::format::bytes;
+use crate::table::{Column, table};
+use crate::{Surface, sanitize};
+
+/// Colour of "yes" and everything else.
+#[must_use]
+pub fn paint_available(surface: Surface, word: &str) -> String {
+    if word == "yes" { surface.green(word) } else { surface.yellow(word) }
+}
+
+/// Numbers of the fleet, and a table of its agents.
+#[must_use]
+pub fn fleet(surface: Surface, fleet: &FleetView) -> String {
+    const COLUMNS: [Column; 7] = [
+        Column::new("AGENT"),
+        Column::new("AVAILABLE").painted(paint_available),
+        Column::new("RUNNING").right(),
+        Column::new("CPU").right(),
+        Column::new("MEMORY").right(),
+        Column::new("MODEL"),
+        Column::new("WHY NOT").flexible(),
+    ];
+    let rows: Vec<Vec<String>> = fleet
+        .agents
+        .iter()
+        .map(|agent| {
+            let available = agent.availability.available;
+            let reason = agent.availability.reason.as_deref().unwrap_or_default();
+            vec![
+                sanitize::line(&agent.agent),
+                if available { "yes" } else { "no" }.to_owned(),
+                format!("{}/{}", agent.running, agent.concurrency_max),
+                format!("{}", f64::from(agent.resources.cpu_millis) / 1_000.0),
+                bytes(agent.resources.memory_bytes),
+                sanitize::line(&agent.default_model_id),
+                sanitize::line(reason),
+            ]
+        })
+        .collect();
+    let mut heading = format!(
+        "{} fleet: {} of {} running, {} queued",
+        sanitize::line(&fleet.fleet),
+        fleet.running,
+        fleet.concurrency_max,
+        fleet.queued
+    );
+    if fleet.scripted_model {
+        heading.push_str(&surface.yellow("; the model is the scripted provider"));
+    }
+    format!("{heading}\n\n{}", table(surface, &COLUMNS, &rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{self, assert_golden};
+
+    #[test]
+    fn agents_with_reasons() {
+        assert_golden("fleet.txt", &fleet(Surface::PLAIN, &samples::fleet()));
+    }
+}

@@ -1,0 +1,30 @@
+//! From wire types to text that a terminal may show.
+//!
+//! Pure functions of a value, a [`Surface`] and an instant: nothing here writes, reads the environment or
+//! knows the clock. Every text that an agent, a repository or a server wrote passes [`sanitize`] first.
+//! Bounded: lines of a message, of a summary and of a check's output, open tool calls. Deliberately absent:
+//! JSON, which is the wire type itself, and what is said to a person besides data.
+
+mod card;
+mod diff;
+mod dispatches;
+mod event;
+mod fleet;
+pub mod format;
+mod live;
+pub mod sanitize;
+mod surface;
+mod table;
+mod timeline;
+
+#[cfg(test)]
+mod samples;
+
+pub use card::card;
+pub use diff::patch;
+pub use dispatches::dispatches;
+pub use event::EventPrinter;
+pub use fleet::{fleet, paint_available};
+pub use live::{FRAME_MILLIS, Live};
+pub use surface::Surface;
+pub use table::{Column, Painter, table};
