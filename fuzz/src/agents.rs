@@ -1,6 +1,7 @@
 //! What the agents print, and the names in a repository that reach their command lines.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use outpost_agents::parse::{
     self, ERROR_BYTES_MAX, EVENTS_PER_LINE_MAX, NAME_BYTES_MAX, RAW_BYTES_MAX, SUMMARY_BYTES_MAX,
@@ -46,8 +47,7 @@ pub fn agent_gemini(data: &[u8]) {
 
 /// Any text, as of a command the operator declared.
 pub fn agent_text(data: &[u8]) {
-    let registry = Registry::new(vec![declared()]).expect("the declaration is lawful");
-    let agent = registry.iter().last().expect("it was declared");
+    let agent = AGENTS[0].iter().last().expect("it was declared");
     read(agent.as_ref(), data);
 }
 
@@ -73,9 +73,14 @@ fn declared() -> CustomAgentConfig {
 /// Events with the offset their line ends at, and the report.
 type Reading = (Vec<(usize, EventData)>, AgentReport);
 
+/// The built-in agents and a declared one, and the same when nothing is spent.
+static AGENTS: LazyLock<[Registry; 2]> = LazyLock::new(|| {
+    let all = || Registry::new(vec![declared()]).expect("the declaration is lawful");
+    [all(), all().rehearsing()]
+});
+
 fn read_as(agent: BuiltinAgent, data: &[u8]) -> Reading {
-    let registry = Registry::new(Vec::new()).expect("the built-in agents are lawful");
-    let agent = registry.get(&agent.into()).expect("it is built in");
+    let agent = AGENTS[0].get(&agent.into()).expect("it is built in");
     let reading = read(agent.as_ref(), data);
     rehearse(agent.profile(), data, &reading);
     reading
@@ -83,8 +88,7 @@ fn read_as(agent: BuiltinAgent, data: &[u8]) -> Reading {
 
 /// Without a model nothing is spent; everything else is as it was.
 fn rehearse(profile: &AgentProfile, data: &[u8], (events, report): &Reading) {
-    let registry = Registry::new(Vec::new()).expect("the built-in agents are lawful").rehearsing();
-    let agent = registry.get(&profile.id).expect("it is built in");
+    let agent = AGENTS[1].get(&profile.id).expect("it is built in");
     let (unpaid, unpaid_report) = run(agent.parser().as_mut(), [data.get(1..).unwrap_or_default()]);
     assert_eq!(unpaid.len(), events.len());
     for ((_, unpaid), (_, event)) in unpaid.iter().zip(events) {
@@ -228,7 +232,7 @@ fn check_verdicts(profile: &AgentProfile, report: &AgentReport) {
         [(Some(0), None), (Some(1), None), (Some(137), None), (None, Some(15)), (None, None)];
     for (code, signal) in exits {
         for changed in [false, true] {
-            match judge(profile, report, &Exit { code, signal, oom: false }, changed) {
+            match judge(profile, report, &Exit { code, signal, ..Exit::default() }, changed) {
                 Verdict::Completed => {
                     assert_eq!((code, signal), (Some(0), None));
                     assert_ne!(report.finished, Some(FinalStatus::Failed));
@@ -256,8 +260,7 @@ pub fn agent_files(data: &[u8]) {
         Some(TrackedFile { path, size_bytes: kib * 1024 })
     });
     let tracked_files: Vec<TrackedFile> = tracked.collect();
-    let registry = Registry::new(vec![declared()]).expect("the declaration is lawful");
-    for agent in registry.iter() {
+    for agent in AGENTS[0].iter() {
         check_invocation(agent.as_ref(), &prompt, &tracked_files);
     }
 }

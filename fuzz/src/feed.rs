@@ -1,7 +1,7 @@
 //! Reading an input as a list of decisions, and letting a short input stand for a long one.
 
 /// Longest output that one input stands for, bytes: some lines over their bound, and several pieces.
-pub const GROWN_BYTES_MAX: usize = 1024 * 1024;
+pub const GROWN_BYTES_MAX: usize = 640 * 1024;
 /// After this byte the next one says how many bytes of one letter follow.
 const GROW: u8 = 0xff;
 /// Bytes for each step of that next byte; 255 of them are just under a line's bound of 256 KiB.

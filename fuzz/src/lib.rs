@@ -21,7 +21,7 @@ pub use agents::{
     agent_aider, agent_claude, agent_codex, agent_files, agent_gemini, agent_text, text_clean,
 };
 pub use feed::GROWN_BYTES_MAX;
-pub use gateway::usage_reader;
+pub use gateway::{host_rule, tls_hello, usage_reader};
 pub use ids::ids;
 pub use lines::{line_cutter, output_index, output_replay};
 pub use requests::{artifact_names, dispatch_body, request_form, request_headers};
@@ -32,7 +32,7 @@ pub use workspace::{collect_status, git_refs, git_words, repo_source, tree_listi
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets by name. The file in `fuzz_targets/` and the folder in `corpus/` have the same name.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 24] = [
     ("agent_aider", agent_aider),
     ("agent_claude", agent_claude),
     ("agent_codex", agent_codex),
@@ -44,6 +44,7 @@ pub const TARGETS: [Target; 22] = [
     ("dispatch_body", dispatch_body),
     ("git_refs", git_refs),
     ("git_words", git_words),
+    ("host_rule", host_rule),
     ("ids", ids),
     ("line_cutter", line_cutter),
     ("output_index", output_index),
@@ -53,6 +54,7 @@ pub const TARGETS: [Target; 22] = [
     ("request_headers", request_headers),
     ("terminal", terminal),
     ("text_clean", text_clean),
+    ("tls_hello", tls_hello),
     ("tree_listing", tree_listing),
     ("usage_reader", usage_reader),
 ];

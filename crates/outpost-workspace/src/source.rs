@@ -168,6 +168,12 @@ fn https(url: &Url, github_base: &str) -> Result<RepoSource, SourceError> {
     }
     let base = github_base.trim_end_matches('/');
     let whole = url.as_str().trim_end_matches('/').to_owned();
+    // It is shown, kept and perhaps given again as it is written out here.
+    if whole.len() > REPO_CHARS_MAX {
+        return Err(SourceError::Malformed(
+            "the address is longer than 1,024 characters once all of it is escaped",
+        ));
+    }
     let code_host = whole.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'));
     if !code_host {
         let private = match url.host() {
@@ -273,6 +279,7 @@ mod tests {
     #[test]
     fn refused_forms_name_the_field() {
         let long = "a".repeat(2000);
+        let long_escaped = format!("https://host.example/{}", "ü".repeat(900));
         for repo in [
             "",
             " a/b",
@@ -304,6 +311,7 @@ mod tests {
             "a/..",
             "ö/b",
             &long,
+            &long_escaped,
         ] {
             let error = RepoSource::parse(repo, BASE, false).unwrap_err();
             assert!(error.to_string().starts_with("repo: "), "{repo}: {error}");
