@@ -304,7 +304,7 @@ mod tests {
     fn open_calls_are_bounded() {
         let mut printer = EventPrinter::new(Surface::PLAIN, samples::CREATED_AT);
         for index in 0..1_000 {
-            printer.lines(&samples::event(
+            let _ = printer.lines(&samples::event(
                 index,
                 EventData::Tool {
                     name: "Bash".into(),
