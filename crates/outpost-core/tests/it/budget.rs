@@ -108,3 +108,39 @@ fn what_is_no_amount_is_refused() {
     assert_eq!(Nanodollars::from_usd(0.25).unwrap(), Nanodollars(250_000_000));
     assert_eq!(serde_json::to_string(&Nanodollars(7)).unwrap(), "7");
 }
+
+fn unpriced(model: Option<&str>) -> EndedCall {
+    EndedCall {
+        tokens: Tokens::default(),
+        price: Price::Unknown { assumed: Nanodollars(1) },
+        model: model.map(str::to_owned),
+        estimated: false,
+    }
+}
+
+fn spend_of(calls: &[EndedCall]) -> Spend {
+    let (budget, _) = Budget::new(None, Spend::default());
+    calls.iter().fold(budget, |budget, call| budget.step(call).0).spend().clone()
+}
+
+#[test]
+fn models_without_a_price_are_named_once_and_within_a_bound() {
+    let spend = spend_of(&[unpriced(Some("a")), unpriced(Some("b")), unpriced(Some("a"))]);
+    assert_eq!((spend.models_unpriced, spend.calls_unpriced), (vec!["a".into(), "b".into()], 3));
+    assert_eq!(spend_of(&[unpriced(None)]).models_unpriced, ["unnamed"]);
+    let many: Vec<_> = (0..=UNPRICED_MODELS_MAX).map(|n| unpriced(Some(&n.to_string()))).collect();
+    let named = spend_of(&many).models_unpriced;
+    assert_eq!((named.len(), named[0].as_str()), (UNPRICED_MODELS_MAX, "0"));
+    let long = "x".repeat(UNPRICED_MODEL_BYTES_MAX + 1);
+    assert_eq!(spend_of(&[unpriced(Some(&long))]).models_unpriced, [&long[1..]]);
+}
+
+#[test]
+fn limits_caps_and_prices_can_be_read() {
+    let cap = Some(Nanodollars(7));
+    assert_eq!(Budget::new(cap, Spend::default()).0.limit(), cap);
+    assert_eq!(Price::Known(Nanodollars(7)).known(), cap);
+    assert_eq!(Price::Unknown { assumed: Nanodollars(7) }.known(), None);
+    let day = DayBudget::new(None, 5, Nanodollars(2)).with_cap(cap);
+    assert_eq!((day.cap(), day.day(), day.left(5)), (cap, 5, Some(Nanodollars(5))));
+}
