@@ -26,7 +26,7 @@ use crate::{Bench, ROUNDS_COUNT};
 const COLD_FLOORS: f64 = 6.5;
 const WARM_FLOORS: f64 = 1.0;
 /// Where the payload is inside.
-const PROGRAM_INSIDE: &str = "/usr/local/bin/outpost-bench-end";
+const PROGRAM_INSIDE: &str = "/workspace/bench/end";
 /// As for an agent's gateway.
 const LISTENER_PORT: u16 = 8_787;
 
