@@ -126,7 +126,7 @@ fn program(dir: &Path) -> io::Result<PathBuf> {
     };
     let path = dir.join("exit");
     let mut file = OpenOptions::new();
-    let file = file.write(true).create(true).truncate(true).mode(0o700).open(&path)?;
+    let file = file.write(true).create(true).truncate(true).mode(0o755).open(&path)?;
     file.write_all_at(&elf(code), 0)?;
     drop(file);
     let works = Command::new(&path).status().is_ok_and(|status| status.success());
