@@ -145,7 +145,12 @@ fn assert_public(authority: &str) {
         _ => authority,
     };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse::<IpAddr>() {
+    // An IPv4 address in the clothes of another is that address.
+    let address = bare.parse().map(|ip| match ip {
+        IpAddr::V6(v6) => v6.to_ipv4().map_or(ip, IpAddr::V4),
+        IpAddr::V4(_) => ip,
+    });
+    match address {
         Ok(IpAddr::V4(ip)) => {
             assert!(!ip.is_loopback() && !ip.is_private() && !ip.is_link_local(), "{ip}");
             assert!(!ip.is_unspecified() && !ip.is_multicast(), "{ip}");

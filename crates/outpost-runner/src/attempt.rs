@@ -91,6 +91,8 @@ impl Attempt {
         let saved = Saved::read(&self.dir);
         let running = claim(&self.parts, &self.assignment).await;
         let Resume { stage, told } = resume;
+        // Until its end is on record, what it spent is in no sum of the records.
+        self.parts.config.money.recall(&self.assignment.tenant, &noted_spend(&self.dir));
         let results = saved.as_ref().and_then(|saved| saved.results.clone());
         if let (ResumeStage::Ended(_), Some(results)) = (stage, results) {
             release(running).await;
@@ -109,7 +111,6 @@ impl Attempt {
         match (saved, running, stage) {
             (Some(saved), Some(mut running), ResumeStage::Placed | ResumeStage::Started) => {
                 let spent = noted_spend(&self.dir);
-                self.parts.config.money.recall(&self.assignment.tenant, &spent);
                 let (parts, assignment) = (&self.parts, &self.assignment);
                 let session =
                     reopen_gateway(parts, assignment, &saved, running.as_mut(), spent).await;
@@ -171,7 +172,8 @@ impl Attempt {
         if report_end {
             self.report(Report::AgentExited(ExitFacts::default())).await;
         }
-        self.told_to_collect().await.then(nothing_left)
+        let spend = noted_spend(&self.dir);
+        self.told_to_collect().await.then(|| nothing_left(spend))
     }
 
     async fn same_launcher(&self, saved: &Saved) -> bool {
@@ -472,13 +474,13 @@ fn verdict(
 }
 
 /// The outcome of an attempt of which nothing but its record is left.
-fn nothing_left() -> Outcome {
+fn nothing_left(spend: Spend) -> Outcome {
     Outcome::Collected(Box::new(ResultFacts {
         verdict: AgentVerdict::Failed(lost()),
         summary: None,
         session_id: None,
         usage: None,
-        spend: None,
+        spend: Some(spend).filter(|spend| spend.calls > 0),
         files_changed: None,
         checks: Vec::new(),
         collect_millis: 0,

@@ -101,6 +101,7 @@ impl Clerk {
         mut events: mpsc::Receiver<GatewayEvent>,
         mut closed: oneshot::Receiver<()>,
     ) -> Account {
+        let mut written = None;
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -108,7 +109,11 @@ impl Clerk {
             };
             let Some(event) = event else { break };
             tell(event, &self.reports, &self.exhaust).await;
-            write_down(&self.dir, &self.session.spend());
+            let spend = self.session.spend();
+            if written.as_ref() != Some(&spend) {
+                write_down(&self.dir, &spend);
+                written = Some(spend);
+            }
         }
         let Self { session, dir, reports, exhaust } = self;
         let spend = session.shutdown().await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use outpost_core::{Nanodollars, Spend};
 use outpost_gateway::gateway::{
-    BudgetGrant, GatewayGrant, PriceTable, RATE_LIMIT_WAIT_SECONDS_MAX, TenantLedger,
+    BudgetGrant, GatewayGrant, LedgerFull, PriceTable, RATE_LIMIT_WAIT_SECONDS_MAX, TenantLedger,
 };
 use outpost_types::TenantId;
 use tracing::warn;
@@ -43,19 +43,21 @@ impl Default for Money {
 
 impl Money {
     /// The grant with everything about money: `limit` for this attempt, of which `spent` is gone.
+    ///
+    /// # Errors
+    /// [`LedgerFull`]: without a count there is no cap, so nothing is started.
     pub(crate) fn grant(
         &self,
         grant: GatewayGrant,
         tenant: &TenantId,
         limit: Option<Nanodollars>,
         spent: Spend,
-    ) -> GatewayGrant {
-        let share = self.ledger.share(tenant, self.tenant_day_max);
-        let tenant = share.inspect_err(|error| warn!(%error, "a tenant's day is not counted")).ok();
-        grant
+    ) -> Result<GatewayGrant, LedgerFull> {
+        let tenant = Some(self.ledger.share(tenant, self.tenant_day_max)?);
+        Ok(grant
             .with_budget(BudgetGrant { limit, spent, tenant })
             .with_prices(self.prices.clone())
-            .with_rate_limit_wait(self.rate_limit_wait)
+            .with_rate_limit_wait(self.rate_limit_wait))
     }
 
     /// Counts what an attempt spent under an earlier server to its tenant's day. That of the attempts that

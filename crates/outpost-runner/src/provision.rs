@@ -329,6 +329,7 @@ pub(crate) fn open_gateway(
         grant = grant.with_egress(network);
     }
     let grant = parts.config.money.grant(grant, &assignment.tenant, assignment.spec.budget, spent);
+    let grant = grant.map_err(|error| ProvisionError::Unavailable(error.to_string()))?;
     Ok(Some(parts.gateway.serve(tokio::net::TcpListener::from_std(listener)?, grant)))
 }
 

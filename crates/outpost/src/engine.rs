@@ -15,7 +15,7 @@ use outpost_runner::{LocalRunner, LocalRunnerConfig, Models, Money, Network};
 use outpost_sandbox::{LauncherOptions, LinuxSandbox, SandboxPolicy};
 use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedHandle, ScriptedProvider};
 use outpost_server::{AuthError, Backend, SigningKey};
-use outpost_store::{SqliteOptions, SqliteStore, Store, day_of};
+use outpost_store::{SqliteOptions, SqliteStore, Store, USAGE_ROWS_MAX, day_of};
 use outpost_types::limits::WAITING_COUNT_MAX;
 use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
 use outpost_workspace::{REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig};
@@ -112,7 +112,13 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
 /// Counts to each tenant's day what the records say was spent on it; what live attempts spent is theirs to say.
 async fn recall_the_day(money: &Money, store: &dyn Store) -> anyhow::Result<()> {
     let today = day_of(Machine.now());
-    for row in store.usage(None, today..=today).await? {
+    let rows = store.usage(None, today..=today).await?;
+    if rows.len() >= USAGE_ROWS_MAX as usize {
+        tracing::warn!(
+            "more was used today than is read: some tenants' days begin with less than they spent"
+        );
+    }
+    for row in rows {
         money.ledger.seed(&row.tenant, row.day, row.total.cost.plus(row.total.assumed))?;
     }
     Ok(())

@@ -180,6 +180,7 @@ impl Egress {
         for address in addresses.into_iter().take(CONNECT_TRIES_MAX) {
             let limit = Duration::from_secs(CONNECT_SECONDS_MAX);
             if let Ok(Ok(stream)) = timeout(limit, TcpStream::connect(address)).await {
+                self.not_this_host(&stream)?;
                 let _ = stream.set_nodelay(true);
                 return Ok((stream, slot));
             }
@@ -187,6 +188,15 @@ impl Egress {
         let message =
             format!("{} could not be reached: check the name and try again.", target.host);
         Err(Refused::Failed(StatusCode::BAD_GATEWAY, "host_unreachable", message))
+    }
+
+    /// A public address of this host leads past its own firewall to what listens on it.
+    fn not_this_host(&self, stream: &TcpStream) -> Result<(), EgressReason> {
+        let ends = (stream.peer_addr(), stream.local_addr());
+        let own = matches!(&ends, (Ok(peer), Ok(local)) if peer.ip() == local.ip());
+        let named = matches!(&ends, (Ok(peer), _)
+            if self.grant.floor.private.iter().any(|range| range.contains(peer.ip())));
+        if own && !named { Err(EgressReason::PrivateAddress) } else { Ok(()) }
     }
 
     /// Where the target leads; every address is judged, and one bad address spoils the name.

@@ -174,9 +174,13 @@ impl Reporter {
     }
 
     pub(crate) fn denied(&self, host: Option<&str>, path: &str, reason: DenialReason) {
-        self.denials.fetch_add(1, Ordering::Relaxed);
+        let count = self.denials.fetch_add(1, Ordering::Relaxed) + 1;
         let (host, path) = (host.map(clean), clean(path));
-        tracing::info!(host, path, reason = reason.as_str(), "gateway denied a request");
+        // An agent can ask as often as it likes; the log is the host's.
+        if count == 10_u64.pow(count.ilog10()) {
+            let reason = reason.as_str();
+            tracing::info!(host, path, reason, count, "gateway denied a request");
+        }
         self.send(GatewayEvent::Denied { host, path, reason });
     }
 

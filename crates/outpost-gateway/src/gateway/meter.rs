@@ -20,6 +20,9 @@ use super::usage::{ESTIMATE_BYTES_PER_TOKEN, Framing, UsageDialect, UsageReader}
 
 /// Most calls of a model at once while a limit is in force; more wait.
 pub const IN_FLIGHT_MAX: usize = 4;
+/// How fast a model is taken to write while nobody can see it, tokens: faster than the large ones do. By this an
+/// answer that was not read to its end counts as long as the call took.
+const ESTIMATE_TOKENS_PER_SECOND: u64 = 200;
 /// Longest wait for one's turn, seconds.
 const TURN_WAIT_SECONDS_MAX: u64 = 600;
 /// Longest line or body of an answer that is read for its count, bytes. With a limit in force it must be
@@ -267,8 +270,9 @@ impl CallMeter {
         requested: Option<String>,
         request_bytes: u64,
         sent: bool,
+        elapsed: Duration,
     ) -> Option<Settled> {
-        let (measured, estimated, model) = match self.reader.take() {
+        let (mut measured, estimated, model) = match self.reader.take() {
             Some(reader) => {
                 let taken = reader.finish(whole, request_bytes);
                 (taken.measured, taken.estimated, taken.model)
@@ -280,6 +284,11 @@ impl CallMeter {
             }
             None => return None,
         };
+        if estimated && !whole {
+            // What was written after the last byte that arrived, or was never shown, is charged all the same.
+            let written = elapsed.as_secs().saturating_mul(ESTIMATE_TOKENS_PER_SECOND);
+            measured.tokens.output = measured.tokens.output.max(written);
+        }
         let price = self.meter.prices.price([model.as_deref(), requested.as_deref()], &measured);
         let model = model.or(requested);
         let tokens = measured.tokens;

@@ -75,8 +75,7 @@ pub(crate) struct RequestTally {
 struct Kept {
     scan: RequestScan,
     /// What was passed on; `None` when it is too much, or is not needed any more.
-    sent: Option<Vec<Bytes>>,
-    sent_bytes: usize,
+    sent: Option<Vec<u8>>,
 }
 
 impl RequestTally {
@@ -103,7 +102,7 @@ impl RequestTally {
         let whole = self.whole.load(Ordering::Relaxed);
         let kept = self.kept();
         let sent = kept.sent.as_ref().filter(|_| whole)?;
-        Some(Bytes::from(sent.concat()))
+        Some(Bytes::copy_from_slice(sent))
     }
 
     pub(crate) fn can_replay(&self) -> bool {
@@ -177,18 +176,17 @@ impl Drop for RequestTally {
 impl Kept {
     fn keep(&mut self, piece: &Bytes, pool: &ReplayPool) {
         let Some(sent) = &mut self.sent else { return };
-        if self.sent_bytes + piece.len() <= REPLAY_BYTES_MAX && pool.take(piece.len()) {
-            // A copy, since a piece can hold on to a much larger buffer.
-            sent.push(Bytes::copy_from_slice(piece));
-            self.sent_bytes += piece.len();
+        if sent.len() + piece.len() <= REPLAY_BYTES_MAX && pool.take(piece.len()) {
+            // One buffer: pieces can be as small as the agent likes, or hold on to much larger ones.
+            sent.extend_from_slice(piece);
         } else {
             self.forget(pool);
         }
     }
 
     fn forget(&mut self, pool: &ReplayPool) {
-        self.sent = None;
-        pool.0.fetch_sub(std::mem::take(&mut self.sent_bytes), Ordering::Relaxed);
+        let sent_bytes = self.sent.take().map_or(0, |sent| sent.len());
+        pool.0.fetch_sub(sent_bytes, Ordering::Relaxed);
     }
 }
 
@@ -291,20 +289,19 @@ impl CallReport {
 
 impl Drop for CallReport {
     fn drop(&mut self) {
-        let elapsed = self.began.elapsed().as_millis();
+        let elapsed = self.began.elapsed();
         let requested = Self::model(self.path_model.as_ref(), &self.tally);
         let request_bytes = self.tally.bytes.load(Ordering::Relaxed);
         let sent = self.unanswered && self.tally.whole.load(Ordering::Relaxed);
-        let settled = self
-            .meter
-            .take()
-            .and_then(|meter| meter.settle(self.whole, requested.clone(), request_bytes, sent));
+        let settled = self.meter.take().and_then(|meter| {
+            meter.settle(self.whole, requested.clone(), request_bytes, sent, elapsed)
+        });
         let model = settled.as_ref().and_then(|settled| settled.model.clone());
         self.reporter.call(GatewayEvent::Call {
             provider: std::mem::take(&mut self.provider),
             status: self.status,
             model: model.or(requested),
-            duration_ms: u64::try_from(elapsed).unwrap_or(u64::MAX),
+            duration_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             request_bytes,
             response_bytes: self.response_bytes,
             complete: self.complete,

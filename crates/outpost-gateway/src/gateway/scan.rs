@@ -19,11 +19,13 @@ const MODEL_BYTES_MAX: usize = 128;
 /// Deepest nesting; no parser of a provider goes as far.
 const DEPTH_MAX: u32 = 10_000;
 
-const FIELDS: [&str; 4] = ["model", "stream", "stream_options", "background"];
+const FIELDS: [&str; 5] = ["model", "stream", "stream_options", "background", "deferred"];
 const MODEL: usize = 0;
 const STREAM: usize = 1;
 const STREAM_OPTIONS: usize = 2;
 const BACKGROUND: usize = 3;
+/// What xAI calls it.
+const DEFERRED: usize = 4;
 
 /// Why a request cannot be understood for sure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub(crate) struct RequestScan {
     /// The wanted field whose value passes.
     wanted: Option<usize>,
     value: Vec<u8>,
-    found: [Option<Vec<u8>>; 4],
+    found: [Option<Vec<u8>>; FIELDS.len()],
     problem: Option<ScanProblem>,
 }
 
@@ -235,7 +237,8 @@ impl RequestScan {
 
     /// Whether the answer is to be made after the call has ended.
     pub(crate) fn is_background(&self) -> bool {
-        self.found[BACKGROUND].as_deref().is_some_and(|value| !matches!(value, b"false" | b"null"))
+        let is_set = |value: &Vec<u8>| !matches!(value.as_slice(), b"false" | b"null");
+        [BACKGROUND, DEFERRED].iter().any(|field| self.found[*field].as_ref().is_some_and(is_set))
     }
 }
 
@@ -289,6 +292,7 @@ mod tests {
     fn a_background_call_and_a_stream_that_is_not_counted_are_seen() {
         assert!(scan(br#"{"background":true}"#).is_background());
         assert!(scan(br#"{"BACKGROUND": 1 }"#).is_background());
+        assert!(scan(br#"{"deferred":true}"#).is_background());
         assert!(!scan(br#"{"background":false}"#).is_background());
         for text in [
             r#"{"stream_options":{"include_usage":false}}"#,

@@ -136,6 +136,17 @@ struct MessagesUsage {
     cache_creation: Option<CacheCreation>,
     output_tokens: Count,
     speed: Word,
+    /// Passes behind one answer, such as a compaction or an advisor's. The sums above leave some of them out.
+    iterations: Option<Vec<MessagesPass>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct MessagesPass {
+    input_tokens: Count,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+    output_tokens: Count,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -157,6 +168,16 @@ impl MessagesUsage {
             output: self.output_tokens.0,
             thinking: 0,
         });
+        let passes = self.iterations.iter().flatten();
+        told.count(passes.fold(Tokens::default(), |sum, pass| {
+            sum.plus(Tokens {
+                input: pass.input_tokens.0,
+                cached: pass.cache_read_input_tokens.0,
+                cache_write: pass.cache_creation_input_tokens.0,
+                output: pass.output_tokens.0,
+                thinking: 0,
+            })
+        }));
         told.measured.cache_write_hour = told.measured.cache_write_hour.max(split.1);
         told.serve(if self.speed.0 == "fast" { Service::Fast } else { Service::Standard });
     }

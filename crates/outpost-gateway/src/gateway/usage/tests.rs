@@ -59,6 +59,15 @@ const CASES: &[Case] = &[
         hour: 0,
     },
     Case {
+        dialect: UsageDialect::Messages,
+        framing: Framing::Json,
+        // A pass behind the answer is in no sum but its own.
+        bytes: "{\"type\":\"message\",\"model\":\"claude-opus-4-5\",\"content\":[],\"usage\":{\"input_tokens\":23,\"output_tokens\":10,\"iterations\":[{\"type\":\"compaction\",\"input_tokens\":180,\"output_tokens\":35},{\"type\":\"message\",\"input_tokens\":23,\"cache_read_input_tokens\":4,\"output_tokens\":10}]}}",
+        model: "claude-opus-4-5",
+        tokens: [203, 4, 0, 45, 0],
+        hour: 0,
+    },
+    Case {
         dialect: UsageDialect::Chat,
         framing: Framing::Events,
         bytes: concat!(
