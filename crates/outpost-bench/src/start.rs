@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outpost_sandbox::{
-    LauncherOptions, LinuxSandbox, ParkedSandbox, Payload, Sandbox as _, SandboxError,
-    SandboxPolicy, SandboxSpec,
+    GATEWAY_PORT, LauncherOptions, LinuxSandbox, ParkedSandbox, Payload, Sandbox as _,
+    SandboxError, SandboxPolicy, SandboxSpec,
 };
 
 use crate::client;
@@ -27,8 +27,6 @@ const COLD_FLOORS: f64 = 6.5;
 const WARM_FLOORS: f64 = 1.0;
 /// Where the payload is inside.
 const PROGRAM_INSIDE: &str = "/workspace/bench/end";
-/// As for an agent's gateway.
-const LISTENER_PORT: u16 = 8_787;
 
 struct Times {
     cold: Histogram,
@@ -84,7 +82,7 @@ async fn one(
     let spec = |kind: &str| {
         let spec = SandboxSpec::new(format!("bench-{kind}-{number}"));
         let mut spec = spec.read_only(program, PROGRAM_INSIDE);
-        spec.listener_port = Some(LISTENER_PORT);
+        spec.listener_port = Some(GATEWAY_PORT);
         spec
     };
     let parked = sandbox.create(spec("warm")).await?;

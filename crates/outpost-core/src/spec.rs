@@ -4,13 +4,13 @@ use std::ops::RangeInclusive;
 
 use outpost_types::{
     AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, ErrorCode, NetworkLevel,
-    Priority, Tier, WorkspaceMode,
+    NotASecretName, Priority, SecretName, Tier, WorkspaceMode,
     limits::{
         ALLOW_HOST_BYTES_MAX, ALLOW_HOSTS_COUNT_MAX, BRANCH_BYTES_MAX, BUDGET_USD_MAX,
         BUDGET_USD_MIN, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT,
         DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, DISPATCH_SECRETS_COUNT_MAX, MODEL_ID_BYTES_MAX,
-        REPO_BYTES_MAX, SECRET_NAME_BYTES_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX,
-        TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
+        REPO_BYTES_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_DEFAULT,
+        TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ pub struct DispatchSpec {
     pub allow_hosts: Vec<String>,
     /// Secrets in the agent's environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub secrets: Vec<String>,
+    pub secrets: Vec<SecretName>,
     /// What it goes on from. No request asks for it in this version; records have room for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
@@ -152,15 +152,28 @@ impl DispatchSpec {
                 ALLOW_HOSTS_COUNT_MAX,
                 ALLOW_HOST_BYTES_MAX,
             )?,
-            secrets: list(
-                "secrets",
-                request.secrets,
-                DISPATCH_SECRETS_COUNT_MAX,
-                SECRET_NAME_BYTES_MAX,
-            )?,
+            secrets: secret_names(&request.secrets)?,
             parent: None,
         })
     }
+}
+
+/// The secrets a request names, checked.
+///
+/// # Errors
+/// [`ErrorCode::InvalidField`] naming `secrets`: there are too many, or one is no name.
+pub fn secret_names(texts: &[String]) -> Result<Vec<SecretName>, ApiError> {
+    if texts.len() > DISPATCH_SECRETS_COUNT_MAX {
+        return Err(too_many("secrets", DISPATCH_SECRETS_COUNT_MAX));
+    }
+    let parse = |text: &String| {
+        text.parse().map_err(|error: NotASecretName| ApiError::field("secrets", error.to_string()))
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn too_many(field: &str, count_max: usize) -> ApiError {
+    ApiError::field(field, format!("At most {count_max} entries are allowed."))
 }
 
 const fn deadline_seconds_default() -> u64 {
@@ -231,7 +244,7 @@ fn list(
     bytes_max: usize,
 ) -> Result<Vec<String>, ApiError> {
     if texts.len() > count_max {
-        return Err(ApiError::field(field, format!("At most {count_max} entries are allowed.")));
+        return Err(too_many(field, count_max));
     }
     let entry = |(index, text)| line(&format!("{field}[{index}]"), text, bytes_max);
     texts.into_iter().enumerate().map(entry).collect()

@@ -71,7 +71,7 @@ impl Dispatch {
             checks: facts.checks.clone(),
             network: spec.network,
             allow_hosts: spec.allow_hosts.clone(),
-            secrets: spec.secrets.clone(),
+            secrets: spec.secrets.iter().map(ToString::to_string).collect(),
             budget_usd: spec.budget.map(Nanodollars::to_usd),
             usage: facts.usage(),
             timings: facts.timings,

@@ -92,7 +92,8 @@ impl Attempt {
         let running = claim(&self.parts, &self.assignment).await;
         let Resume { stage, told } = resume;
         // Until its end is on record, what it spent is in no sum of the records.
-        self.parts.config.money.recall(&self.assignment.tenant, &noted_spend(&self.dir));
+        let spent = noted_spend(&self.dir);
+        self.parts.config.money.recall(&self.assignment.tenant, &spent);
         let results = saved.as_ref().and_then(|saved| saved.results.clone());
         if let (ResumeStage::Ended(_), Some(results)) = (stage, results) {
             release(running).await;
@@ -110,7 +111,6 @@ impl Attempt {
         }
         match (saved, running, stage) {
             (Some(saved), Some(mut running), ResumeStage::Placed | ResumeStage::Started) => {
-                let spent = noted_spend(&self.dir);
                 let (parts, assignment) = (&self.parts, &self.assignment);
                 let session =
                     reopen_gateway(parts, assignment, &saved, running.as_mut(), spent).await;

@@ -42,11 +42,11 @@ impl Exhausted {
         let message = format!("{whose} of ${limit:.4} is used up: ${spent:.4} were spent.");
         Failure::new(FailureCode::BudgetExceeded, message).with_hint(hint)
     }
+}
 
-    fn event(self) -> EventData {
-        let Self { scope, spent, limit } = self;
-        EventData::BudgetThreshold { scope, spent_usd: spent.to_usd(), budget_usd: limit.to_usd() }
-    }
+fn threshold(scope: BudgetScope, spent: Nanodollars, limit: Nanodollars) -> Vec<Report> {
+    let (spent_usd, budget_usd) = (spent.to_usd(), limit.to_usd());
+    vec![Report::Event(EventData::BudgetThreshold { scope, spent_usd, budget_usd })]
 }
 
 /// What is known when it is over.
@@ -150,17 +150,15 @@ async fn tell(
             vec![Report::Event(EventData::PolicyDenied { target, reason, suggestion })]
         }
         GatewayEvent::BudgetThreshold { spent, limit } => {
-            let scope = BudgetScope::Dispatch;
-            vec![Report::Event(Exhausted { scope, spent, limit }.event())]
+            threshold(BudgetScope::Dispatch, spent, limit)
         }
         GatewayEvent::BudgetExhausted { spent, limit, scope } => {
             let scope = match scope {
                 gateway::BudgetScope::Attempt => BudgetScope::Dispatch,
                 gateway::BudgetScope::TenantDay => BudgetScope::TenantDay,
             };
-            let exhausted = Exhausted { scope, spent, limit };
-            exhaust.send_replace(Some(exhausted));
-            vec![Report::Event(exhausted.event())]
+            exhaust.send_replace(Some(Exhausted { scope, spent, limit }));
+            threshold(scope, spent, limit)
         }
         GatewayEvent::RateLimited { provider, until_millis_from_now, held } => {
             rate_limited(&provider, until_millis_from_now, held)

@@ -10,10 +10,9 @@ use outpost_agents::{Agent, Installed, Registry};
 use outpost_core::AgentDefaults;
 use outpost_gateway::gateway::Gateway;
 use outpost_sandbox::{Reattached, Sandbox, SandboxError};
-use outpost_types::limits::DISPATCH_SECRETS_COUNT_MAX;
 use outpost_types::{
     AgentAvailability, AgentId, AgentView, ApiError, AttemptId, DispatchRequest, ErrorCode,
-    NotASecretName, SecretError, SecretName, SecretSource, TenantId,
+    SecretError, SecretSource, TenantId,
 };
 use outpost_workspace::{SourceError, Workspaces};
 use tokio::sync::mpsc;
@@ -259,10 +258,7 @@ impl Parts {
         if names.is_empty() {
             return Ok(());
         }
-        let names = names.iter().take(DISPATCH_SECRETS_COUNT_MAX).map(|name| name.parse());
-        let names: Vec<SecretName> = names
-            .collect::<Result<_, _>>()
-            .map_err(|error: NotASecretName| ApiError::field("secrets", error.to_string()))?;
+        let names = outpost_core::secret_names(names)?;
         let checked = self.config.secrets.check_exposed(tenant, &names).await;
         checked.map_err(|error| match error {
             SecretError::Unavailable { .. } | SecretError::Damaged { .. } => {

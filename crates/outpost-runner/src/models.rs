@@ -67,11 +67,13 @@ impl Models {
     /// # Errors
     /// One sentence, when the provider cannot be used at all.
     pub fn has_key(&self, provider: Provider) -> Result<bool, String> {
-        match (self.ways.get(&provider), self.problems.get(&provider)) {
-            (Some(way), _) => Ok(way.key.is_some()),
-            (None, Some(problem)) => Err(problem.clone()),
-            (None, None) => Ok(false),
-        }
+        self.way(provider).map(|way| way.key.is_some())
+    }
+
+    fn way(&self, provider: Provider) -> Result<&Way, String> {
+        let problem = || self.problems.get(&provider).cloned();
+        let way = self.ways.get(&provider);
+        way.ok_or_else(|| problem().unwrap_or_else(|| Self::no_key(provider)))
     }
 
     /// What is missing where there is neither a key nor a secret.
@@ -92,10 +94,7 @@ impl Models {
     /// # Errors
     /// One sentence that says what is missing or wrong.
     pub fn route(&self, provider: Provider, given: &[GivenSecret]) -> Result<Route, String> {
-        if !self.has_key(provider)? && (given.is_empty() || self.scripted) {
-            return Err(Self::no_key(provider));
-        }
-        let Some(way) = self.ways.get(&provider) else { return Err(Self::no_key(provider)) };
+        let way = self.way(provider)?;
         let name = provider.as_str();
         let given = given.iter().filter(|_| !self.scripted);
         let given = given.map(|secret| Credential::new(name, secret.value.expose()));

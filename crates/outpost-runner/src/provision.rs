@@ -11,10 +11,13 @@ use outpost_core::{PreparedFacts, Spend};
 use outpost_gateway::gateway::{
     GatewayError, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
 };
-use outpost_sandbox::{Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError, SandboxSpec};
+use outpost_sandbox::{
+    GATEWAY_PORT, HOME_INSIDE, Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError,
+    SandboxSpec,
+};
 use outpost_types::limits::{PARKED_SECONDS_MAX, STOP_GRACE_SECONDS};
 use outpost_types::{
-    Failure, FailureCode, GivenSecret, Isolation, NetworkLevel, NotASecretName, PhaseTimings,
+    Failure, FailureCode, GivenSecret, Isolation, NetworkLevel, PhaseTimings, Resources,
     SecretError, Tier, WantedSecret,
 };
 use outpost_workspace::{PrepareError, PrepareRequest, Prepared, SourceError};
@@ -27,10 +30,6 @@ use crate::network::variables;
 use crate::resume::{Saved, lost};
 use crate::runner::Assignment;
 
-/// Where the agent's home is inside.
-const HOME_INSIDE: &str = "/home/agent";
-/// Where the gateway listens inside. The network is the sandbox's own, so the port is always free.
-const GATEWAY_PORT: u16 = 8_787;
 /// Search path inside.
 const PATH_INSIDE: &str = "/usr/local/bin:/usr/bin:/bin";
 /// What the launcher's own clock grants beyond timeout and grace, seconds, before it kills.
@@ -38,10 +37,6 @@ const BACKSTOP_SECONDS: u64 = 60;
 /// How often a name that is still taken is tried again, and the pause before, milliseconds.
 const NAME_TRIES_MAX: u32 = 100;
 const NAME_PAUSE_MILLIS: u64 = 20;
-/// Most files and directories of a sandbox.
-const DISK_FILES_MAX: u64 = 2_000_000;
-/// Most processes and threads of a sandbox.
-const PIDS_MAX: u32 = 1_024;
 
 /// An agent that was started.
 pub(crate) struct Ready {
@@ -234,18 +229,9 @@ async fn owner(parts: &Parts) -> Result<Option<(u32, u32)>, SandboxError> {
 
 /// Limits of a tier, as the sandbox wants them.
 pub(crate) fn limits_of(tier: Tier, seconds_max: u64) -> Limits {
-    let resources = tier.resources();
-    Limits {
-        cpu_millis: resources.cpu_millis,
-        memory_bytes: resources.memory_bytes,
-        pids_max: PIDS_MAX,
-        home_bytes: resources.memory_bytes / 2,
-        tmp_bytes: resources.memory_bytes / 2,
-        disk_bytes: Some(resources.disk_bytes),
-        disk_files: Some(DISK_FILES_MAX),
-        wall_seconds: u32::try_from(seconds_max + BACKSTOP_SECONDS).ok(),
-        ..Limits::default()
-    }
+    let Resources { cpu_millis, memory_bytes, disk_bytes } = tier.resources();
+    let wall_seconds = u32::try_from(seconds_max + BACKSTOP_SECONDS).ok();
+    Limits::of_agent(cpu_millis, memory_bytes, disk_bytes, wall_seconds)
 }
 
 async fn make_sandbox(
@@ -257,8 +243,8 @@ async fn make_sandbox(
     let home = prepared.attempt_dir.join("home");
     make_dir(&home, 0o700, prepared.owner)?;
     write_home(&home, invocation, prepared.owner)?;
-    let parked_max = PARKED_SECONDS_MAX;
-    let seconds_max = assignment.spec.timeout_seconds + parked_max + STOP_GRACE_SECONDS;
+    let timeout_seconds = assignment.spec.timeout_seconds;
+    let seconds_max = timeout_seconds + PARKED_SECONDS_MAX + STOP_GRACE_SECONDS;
     let mut spec = SandboxSpec::new(assignment.attempt.to_string())
         .read_write(&prepared.dir, &prepared.inside)
         .read_write(&home, HOME_INSIDE);
@@ -359,11 +345,8 @@ async fn exposed_to(
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let wanted = names.iter().map(|name| {
-        let name = name.parse().map_err(|error: NotASecretName| error.to_string());
-        name.map(|name| WantedSecret { name, version: None })
-    });
-    let wanted: Vec<_> = wanted.collect::<Result<_, _>>().map_err(ProvisionError::Unavailable)?;
+    let wanted = names.iter().map(|name| WantedSecret { name: name.clone(), version: None });
+    let wanted: Vec<_> = wanted.collect();
     let (tenant, dispatch) = (&assignment.tenant, assignment.attempt.dispatch);
     Ok(parts.config.secrets.exposed(tenant, dispatch, &wanted).await?)
 }

@@ -27,6 +27,12 @@ pub const ARGS_COUNT_MAX: usize = 4096;
 pub const STDIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Where the payload's home directory is.
 pub const HOME_INSIDE: &str = "/home/agent";
+/// Port of the gateway's listener in an agent's sandbox. The network is the sandbox's own, so it is always free.
+pub const GATEWAY_PORT: u16 = 8_787;
+/// Most processes and threads of an agent's sandbox.
+const AGENT_PIDS_MAX: u32 = 1_024;
+/// Most files and directories of an agent's sandbox.
+const AGENT_DISK_FILES_MAX: u64 = 2_000_000;
 /// User and group id of the payload as it sees itself; agents refuse to run as root.
 pub const PAYLOAD_ID_INSIDE: u32 = 1000;
 
@@ -83,6 +89,30 @@ pub struct Limits {
     /// Files and directories in all read-write binds together, at least 64; watched in the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_files: Option<u64>,
+}
+
+impl Limits {
+    /// An agent's, of this size: processor in thousandths, memory and disk in bytes; `wall_seconds` as in the
+    /// field.
+    #[must_use]
+    pub fn of_agent(
+        cpu_millis: u32,
+        memory_bytes: u64,
+        disk_bytes: u64,
+        wall_seconds: Option<u32>,
+    ) -> Self {
+        Self {
+            cpu_millis,
+            memory_bytes,
+            pids_max: AGENT_PIDS_MAX,
+            home_bytes: memory_bytes / 2,
+            tmp_bytes: memory_bytes / 2,
+            disk_bytes: Some(disk_bytes),
+            disk_files: Some(AGENT_DISK_FILES_MAX),
+            wall_seconds,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Limits {

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use outpost_sandbox::{
-    HOME_INSIDE, LauncherOptions, Limits, LinuxSandbox, Owner, Payload, Sandbox as _, SandboxSpec,
+    GATEWAY_PORT, HOME_INSIDE, LauncherOptions, Limits, LinuxSandbox, Owner, Payload, Sandbox as _,
+    SandboxSpec,
 };
-use outpost_types::Tier;
+use outpost_types::{Resources, Tier};
 
 use crate::probe::{Bait, PROBE_ARGUMENT, Probe};
 use crate::run::{Options, SelftestError};
@@ -26,14 +27,8 @@ pub(crate) const PROBE_INSIDE: &str = "/opt/outpost-probe";
 const SETUID_INSIDE: &str = "/opt/outpost-setuid";
 /// Where the stand-in of a repository mirror is shown inside.
 const MIRROR_INSIDE: &str = "/srv/mirror";
-/// Port of the gateway's listener inside, as the runner has it.
-pub(crate) const GATEWAY_PORT: u16 = 8_787;
-/// Most processes of an agent's sandbox, as the runner has it.
-const PIDS_MAX: u32 = 1_024;
 /// Time limit of a sandbox, seconds.
 const WALL_SECONDS: u32 = 120;
-/// Most files and directories of an agent's workspace.
-const DISK_FILES_MAX: u64 = 2_000_000;
 /// How long a flood waits whether it may keep what it got, where a limit ends it and where there is none, milliseconds.
 const HOLD_MILLIS_LIMITED: u64 = 60_000;
 const HOLD_MILLIS_FREE: u64 = 2_500;
@@ -175,7 +170,7 @@ impl Stage {
         Ok(Place { id, dir, workspace, inside })
     }
 
-    /// A sandbox as the runner makes it for an agent: see `make_sandbox` and `limits_of` in `outpost-runner`.
+    /// A sandbox as the runner makes it for an agent: see `make_sandbox` in `outpost-runner`.
     pub(crate) fn agent_spec(&self, place: &Place) -> SandboxSpec {
         let mut spec = SandboxSpec::new(&place.id)
             .read_write(&place.workspace, &place.inside)
@@ -232,18 +227,8 @@ impl Stage {
 
 /// An agent's limits, at the size of the middle tier.
 fn agent_limits() -> Limits {
-    let resources = Tier::Balanced.resources();
-    Limits {
-        cpu_millis: resources.cpu_millis,
-        memory_bytes: resources.memory_bytes,
-        pids_max: PIDS_MAX,
-        home_bytes: resources.memory_bytes / 2,
-        tmp_bytes: resources.memory_bytes / 2,
-        wall_seconds: Some(WALL_SECONDS),
-        disk_bytes: Some(resources.disk_bytes),
-        disk_files: Some(DISK_FILES_MAX),
-        ..Limits::default()
-    }
+    let Resources { cpu_millis, memory_bytes, disk_bytes } = Tier::Balanced.resources();
+    Limits::of_agent(cpu_millis, memory_bytes, disk_bytes, Some(WALL_SECONDS))
 }
 
 fn open_to_all(dir: &Path) -> io::Result<()> {

@@ -299,7 +299,7 @@ pub struct Usage {
     /// zero for unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
-    /// Models that were called and whose price is unknown: the cost is without them. At most 16.
+    /// Models that were called and whose price is unknown: the cost is without them. At most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unpriced_models: Vec<String>,
     /// Calls of a model by the gateway's count; 0 in the CLI's own account.

@@ -177,7 +177,7 @@ impl Reporter {
         let count = self.denials.fetch_add(1, Ordering::Relaxed) + 1;
         let (host, path) = (host.map(clean), clean(path));
         // An agent can ask as often as it likes; the log is the host's.
-        if count == 10_u64.pow(count.ilog10()) {
+        if is_told(count) {
             let reason = reason.as_str();
             tracing::info!(host, path, reason, count, "gateway denied a request");
         }
@@ -208,7 +208,7 @@ impl Reporter {
         *count += 1;
         let count = *count;
         drop(denials);
-        if count == 10_u64.pow(count.ilog10()) {
+        if is_told(count) {
             tracing::info!(host, port, reason = reason.as_str(), count, "egress was refused");
             self.send(GatewayEvent::EgressDenied { host, port, reason, suggested_rule, count });
         }
@@ -239,6 +239,11 @@ impl Reporter {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Whether the `count`-th of a kind is told: the 1st, 10th, 100th and so on.
+const fn is_told(count: u64) -> bool {
+    count == 10_u64.pow(count.ilog10())
 }
 
 /// Short enough, and nothing a terminal would obey.

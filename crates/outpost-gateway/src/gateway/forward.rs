@@ -260,10 +260,10 @@ impl Door {
                 meter.pause();
             }
             match tries.next(credential, &head, limited).await {
-                Next::PassOn(bytes) => return self.pass_bytes(key, &head, bytes, report),
+                Next::PassOn(bytes) => return self.pass_bytes(key, head, bytes, report),
                 Next::GiveUp(bytes, wait) => {
                     self.reporter.rate_limited(&call.route.name, wait, false);
-                    return self.pass_bytes(key, &head, bytes, report);
+                    return self.pass_bytes(key, head, bytes, report);
                 }
                 Next::Again { wait, credential: next } => {
                     drop(report);
@@ -351,28 +351,33 @@ impl Door {
             let message = "The model provider sent a compressed answer that was not asked for.";
             return answer::problem(StatusCode::BAD_GATEWAY, "upstream_encoding", message);
         }
-        let redactor = Redactor::new(key.expose());
-        let headers = answer_headers(response.headers(), &redactor);
-        let inner = reqwest::Body::from(response);
-        let body = AnswerBody::new(inner, redactor, report, Arc::clone(&self.drains));
-        let mut answer = Response::new(body.boxed_unsync());
-        *answer.status_mut() = status;
-        *answer.headers_mut() = headers;
-        answer
+        let (head, body) = http::Response::from(response).into_parts();
+        self.pass(key, &head, body, report)
     }
 
     /// Passes an answer on whose body was read already.
     fn pass_bytes(
         &self,
         key: &Credential,
-        head: &response::Parts,
+        mut head: response::Parts,
         bytes: Bytes,
         report: CallReport,
     ) -> Response<Body> {
+        head.headers.remove(header::CONTENT_LENGTH);
+        self.pass(key, &head, bytes.into(), report)
+    }
+
+    /// Passes an answer on, without the key it was asked for with.
+    fn pass(
+        &self,
+        key: &Credential,
+        head: &response::Parts,
+        inner: reqwest::Body,
+        report: CallReport,
+    ) -> Response<Body> {
         let redactor = Redactor::new(key.expose());
-        let mut headers = answer_headers(&head.headers, &redactor);
-        headers.remove(header::CONTENT_LENGTH);
-        let body = AnswerBody::new(bytes.into(), redactor, report, Arc::clone(&self.drains));
+        let headers = answer_headers(&head.headers, &redactor);
+        let body = AnswerBody::new(inner, redactor, report, Arc::clone(&self.drains));
         let mut answer = Response::new(body.boxed_unsync());
         *answer.status_mut() = head.status;
         *answer.headers_mut() = headers;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use outpost_core::{Budget, BudgetEffect, EndedCall, Nanodollars, Price, Spend, Tokens};
+use outpost_core::{Budget, BudgetEffect, EndedCall, Nanodollars, Spend, Tokens};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::event::{BudgetScope, GatewayEvent, Reporter};
@@ -293,11 +293,7 @@ impl CallMeter {
         let model = model.or(requested);
         let tokens = measured.tokens;
         self.meter.settle(&EndedCall { tokens, price, model: model.clone(), estimated });
-        let cost = match price {
-            Price::Known(cost) => Some(cost),
-            Price::Unknown { .. } => None,
-        };
-        Some(Settled { tokens, cost, estimated, model })
+        Some(Settled { tokens, cost: price.known(), estimated, model })
     }
 }
 

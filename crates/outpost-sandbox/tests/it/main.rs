@@ -5,6 +5,7 @@ mod conformance;
 mod disk;
 mod filter;
 mod lifetime;
+mod ordinary;
 mod programs;
 mod versions;
 

@@ -12,13 +12,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use outpost_sandbox::{ExitReport, Payload, Sandbox as _, SandboxSpec};
+use outpost_sandbox::{ExitReport, GATEWAY_PORT, Payload, Sandbox as _, SandboxSpec};
 
 pub(crate) use leftovers::{leftovers, remains};
 
 use crate::attempt::Attempt;
 use crate::run::{SelftestError, read};
-use crate::stage::{GATEWAY_PORT, PROBE_INSIDE, Stage};
+use crate::stage::{PROBE_INSIDE, Stage};
 use crate::verdict::Group;
 
 /// How long a payload of this module may take, seconds.

@@ -1,9 +1,9 @@
 //! The probes against this host: all hold in a real sandbox, and each would notice a weak one.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "../../../outpost-sandbox/tests/it/ordinary.rs"]
+mod ordinary;
+
+use std::path::PathBuf;
 
 use outpost_sandbox::SandboxPolicy;
 use outpost_selftest::{Options, Standing, prove, run};
@@ -35,47 +35,12 @@ async fn everything_holds() {
     assert!(report.holds(true));
 }
 
-/// Nobody, on every Linux system.
-const ORDINARY_ID: u32 = 65_534;
-
 /// Runs the first test again in a process of an ordinary user, with the program where that user can read it.
 #[test]
 fn everything_holds_for_an_ordinary_user() {
-    if !rustix::process::geteuid().is_root() {
-        println!("SKIPPED: this is an ordinary user, the other test covers it");
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let open = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    open(dir.path(), 0o755);
-    let copy = |from: &Path, name: &str| {
-        let to = dir.path().join(name);
-        // By another process: a descriptor open for writing here could be inherited by a program that another test
-        // is just starting, and then the copy could not be executed.
-        assert!(Command::new("cp").arg(from).arg(&to).status().unwrap().success());
-        open(&to, 0o755);
-        to
-    };
-    let this = copy(&std::env::current_exe().unwrap(), "it");
-    let program = copy(env!("CARGO_BIN_EXE_outpost-probe").as_ref(), "probe");
-    let work = dir.path().join("tmp");
-    std::fs::create_dir(&work).unwrap();
-    open(&work, 0o777);
-    let output = Command::new(this)
-        .args(["--nocapture", "--exact", "everything_holds"])
-        .env(PROGRAM_VARIABLE, program)
-        .env("TMPDIR", &work)
-        .env("HOME", &work)
-        .current_dir("/")
-        .uid(ORDINARY_ID)
-        .gid(ORDINARY_ID)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "as an ordinary user: {}", output.status);
+    let program = env!("CARGO_BIN_EXE_outpost-probe").as_ref();
+    let arguments = ["--exact", "everything_holds"];
+    let Some(said) = ordinary::again(PROGRAM_VARIABLE, program, &arguments) else { return };
     assert!(said.contains("call.keyctl"), "the probes did not run");
 }
 

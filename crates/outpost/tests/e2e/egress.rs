@@ -11,14 +11,6 @@ use crate::harness::{Repo, Server, assert_status, request};
 const CONFIG: &str = "[[agents]]\nname = \"script\"\ncommand = [\"/bin/bash\", \"agent.sh\"]\n\
                       stdin_prompt = true\n[network]\nprivate = [\"127.0.0.0/8\"]\n";
 
-fn repo_with(script: &str) -> Repo {
-    let repo = Repo::new();
-    std::fs::write(repo.dir.path().join("agent.sh"), script).unwrap();
-    repo.git(&["add", "."]);
-    repo.git(&["commit", "-qm", "Second"]);
-    repo
-}
-
 /// A web server on another address of loopback, so that no client goes past its proxy to it; its port.
 fn web_server() -> u16 {
     let listener = TcpListener::bind(("127.0.0.2", 0)).unwrap();
@@ -52,7 +44,7 @@ fn denied(events: &[outpost_types::EventEnvelope]) -> Vec<(String, String, Optio
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_a_dispatch_names_is_reached() {
     let (server, port) = (Server::start_with(&[], CONFIG).await, web_server());
-    let repo = repo_with(&format!(
+    let repo = Repo::with_script(&format!(
         "for host in 127.0.0.2 127.0.0.3; do curl -sS -m 10 http://$host:{port}/; echo; done\n\
          curl -sS -m 10 http://169.254.169.254/latest/meta-data/; echo\n\
          curl -sS -m 10 --proxytunnel http://127.0.0.1:22/ 2>&1; echo ended"
@@ -94,7 +86,7 @@ async fn the_operator_can_only_be_tightened() {
     let port = web_server();
     let config = format!("{CONFIG}deny = [\"127.0.0.2:{port}\"]\n");
     let server = Server::start_with(&[], &config).await;
-    let repo = repo_with(&format!("curl -sS -m 10 http://127.0.0.2:{port}/; echo ended"));
+    let repo = Repo::with_script(&format!("curl -sS -m 10 http://127.0.0.2:{port}/; echo ended"));
     let mut custom = request("script", "x", &repo);
     custom.network = Some(NetworkLevel::Custom);
     custom.allow_hosts = vec![format!("127.0.0.2:{port}")];

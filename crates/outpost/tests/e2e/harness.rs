@@ -299,6 +299,15 @@ impl Repo {
         repo
     }
 
+    /// One whose `agent.sh` is for an agent that was declared to run it.
+    pub(crate) fn with_script(script: &str) -> Self {
+        let repo = Self::new();
+        std::fs::write(repo.dir.path().join("agent.sh"), script).unwrap();
+        repo.git(&["add", "."]);
+        repo.git(&["commit", "-qm", "Second"]);
+        repo
+    }
+
     pub(crate) fn path(&self) -> String {
         self.dir.path().display().to_string()
     }

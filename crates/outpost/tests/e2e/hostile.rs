@@ -32,15 +32,6 @@ base_url_env = "OPENAI_BASE_URL"
 key_env = "OPENAI_API_KEY"
 "#;
 
-/// A repository whose script the agents of [`CONFIG`] run.
-fn repo_with(script: &str) -> Repo {
-    let repo = Repo::new();
-    std::fs::write(repo.dir.path().join("agent.sh"), script).unwrap();
-    repo.git(&["add", "."]);
-    repo.git(&["commit", "-qm", "Second"]);
-    repo
-}
-
 async fn begin(server: &Server, repo: &Repo) -> DispatchId {
     let request = request("hostile", "x", repo);
     server.api.create_dispatch(request, None).await.unwrap().dispatch.dispatch_id
@@ -94,7 +85,7 @@ fn acts_on_a_terminal(character: char) -> bool {
 async fn an_agent_sees_nothing_of_the_host() {
     let server = Server::start_with(&[], CONFIG).await;
     let data = server.data().canonicalize().unwrap();
-    let repo = repo_with(&format!(
+    let repo = Repo::with_script(&format!(
         r#"
         env | sed 's/=.*//; s/^/env /'
         for fd in /proc/$$/fd/*; do echo "fd $(readlink $fd)"; done
@@ -157,7 +148,7 @@ async fn an_agent_sees_nothing_of_the_host() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_prints_and_names_acts_on_nobody() {
     let server = Server::start_with(&[], CONFIG).await;
-    let repo = repo_with(
+    let repo = Repo::with_script(
         r#"
         printf '\033]0;owned\007\033[2J\033[1mbold\033[0m\n'
         printf '\xff\xfe broken \x00 nul\n'
@@ -289,7 +280,7 @@ async fn links_and_traps_lead_nowhere() {
         "echo $PWD/folder > .git/objects/info/alternates",
     ];
     for last in endings {
-        let view = server.run(request("hostile", "x", &repo_with(&script(last)))).await;
+        let view = server.run(request("hostile", "x", &Repo::with_script(&script(last)))).await;
         assert!(view.status.is_terminal(), "{last}");
         let kept = server.data().join("dispatches").join(view.dispatch_id.to_string());
         let mut words = Vec::new();
@@ -319,7 +310,7 @@ fn runs_on_this_host(word: &str) -> bool {
 async fn what_it_started_dies_with_it() {
     let server = Server::start_with(&[], CONFIG).await;
     let mark = format!("outpost-hostile-{}", std::process::id());
-    let repo = repo_with(&format!(
+    let repo = Repo::with_script(&format!(
         r#"
         bash -c 'exec -a {mark} sleep 36000' &
         setsid bash -c 'trap "" TERM HUP INT; (exec -a {mark} sleep 36000) & disown'
@@ -341,7 +332,7 @@ async fn what_it_started_dies_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_agents_do_not_meet() {
     let server = Server::start_with(&[], CONFIG).await;
-    let first = repo_with(
+    let first = Repo::with_script(
         r#"
         for dir in /tmp $HOME .. /dev/shm; do echo secret-of-the-first > $dir/secret-of-the-first; done
         echo ready
@@ -350,7 +341,7 @@ async fn two_agents_do_not_meet() {
     );
     let first = begin(&server, &first).await;
     until_printed(&server, first, "ready").await;
-    let second = repo_with(
+    let second = Repo::with_script(
         r#"
         ls /workspace; cat /proc/[0-9]*/cmdline | tr '\0' '\n'
         grep -rs secret-of-the /workspace/*/task.md /tmp /home /dev/shm
@@ -377,7 +368,7 @@ async fn the_only_door_opens_for_model_calls_only() {
     let info = std::fs::read_to_string(server.data().join("server.json")).unwrap();
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
     let port = info["url"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
-    let repo = repo_with(&format!(
+    let repo = Repo::with_script(&format!(
         r#"
         ask() {{
             exec 3<>/dev/tcp/127.0.0.1/8787
@@ -426,7 +417,7 @@ async fn the_only_door_opens_for_model_calls_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_at_any_moment_has_one_end() {
     let server = Server::start_with(&[], CONFIG).await;
-    let repo = repo_with("echo ready; echo new > new.txt; echo over");
+    let repo = Repo::with_script("echo ready; echo new > new.txt; echo over");
     let moments: [fn(&EventData) -> bool; 5] = [
         |_| true,
         |data| matches!(data, EventData::Status { status: DispatchStatus::Provisioning, .. }),
