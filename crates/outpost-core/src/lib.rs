@@ -1,4 +1,4 @@
-//! The pure machine: what may happen to a dispatch, and who gets a slot.
+//! The pure machine: what may happen to a dispatch, who gets a slot, and which workers are kept warm.
 //!
 //! There is no async, no IO, no clock and no randomness here: a decision is
 //! `(state, event, now) -> (state, effects)`, and somebody else carries the effects out. The engine
@@ -10,6 +10,7 @@ mod dispatch;
 mod effect;
 mod event;
 mod placement;
+pub mod pool;
 mod spec;
 mod transition;
 mod view;

@@ -5,3 +5,6 @@ mod budget;
 mod decisions;
 mod lifecycle;
 mod placement;
+mod pool;
+mod pool_host;
+mod pool_laws;
