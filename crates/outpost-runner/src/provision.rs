@@ -20,7 +20,7 @@ use outpost_types::{
     Failure, FailureCode, GivenSecret, Isolation, NetworkLevel, PhaseTimings, Resources,
     SecretError, Tier, WantedSecret,
 };
-use outpost_workspace::{PrepareError, PrepareRequest, Prepared, SourceError};
+use outpost_workspace::{Layers, PrepareError, PrepareRequest, Prepared, SourceError};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -216,6 +216,7 @@ async fn prepare_workspace(
         inside: PathBuf::from(format!("/workspace/{}", assignment.attempt.dispatch)),
         owner: owner(parts).await?,
         task: spec.task.clone(),
+        layers: Layers::Copy,
     };
     // On the heap: it is by far the largest part of an attempt's future.
     Ok(Box::pin(parts.workspaces.prepare(request)).await?)

@@ -1,9 +1,10 @@
-//! The mirrors on disk: where they are, who may touch them, how they appear and go.
+//! The cache on disk: where its entries are, who may touch them, how they appear and go.
 //!
 //! A mirror is a bare repository per tenant and source. It appears by one rename and only ever gains objects: checkouts borrow
-//! them, so nothing is pruned and refs that vanish upstream lose only their name. Whoever changes a mirror holds its lock, which
-//! is a mutex in this process and a file lock between processes. Bounded: the wait for a lock, the number of packs. Deliberately
-//! absent: a quota over all mirrors; [`Cache::sweep`] drops the idle ones.
+//! them, so nothing is pruned and refs that vanish upstream lose only their name. Checkouts and snapshots appear by one rename,
+//! too, and are never written again. Whoever changes an entry holds its lock, which is a mutex in this process and a file lock
+//! between processes; whoever uses one has a lease ([`Leases`]). Bounded: the wait for a lock, the number of packs, the bytes of
+//! all entries together (see `evict`). Deliberately absent: what the entries mean.
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::git::{Git, GitError};
+use crate::lease::Leases;
 use crate::remove::remove_tree;
 use crate::{OpenError, PrepareError};
 
@@ -26,26 +28,65 @@ pub(crate) const LOCK_SECONDS_MAX: u64 = 900;
 const LOCK_LOOK_MILLIS: u64 = 50;
 /// Packs a mirror may gather before they are joined: each costs every lookup of an object.
 const PACKS_MAX: usize = 40;
-/// Shortest idle time of a mirror before it may go, seconds: twice the longest dispatch, which may borrow from it.
-const IDLE_SECONDS_MIN: u64 = 2 * 86_400;
-/// File in a mirror whose time says when it was last used.
+/// File in an entry whose time says when it was last used; in entries that never change it holds their bytes.
 const USED: &str = "outpost-used";
+/// Where the kernel tells which start of the host this is (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Key of short-lived directories that no lock guards.
 pub(crate) const UNLOCKED: &str = "trust";
 /// Deepest directory that [`disk_bytes`] looks into, levels; a bare repository with long branch names stays far below.
 const DEPTH_MAX: usize = 64;
 
+/// What the cache keeps.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Kind {
+    /// A bare repository of a tenant's source.
+    Mirror,
+    /// The files of one commit.
+    Checkout,
+    /// What setup commands left.
+    Snapshot,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Mirror, Self::Checkout, Self::Snapshot];
+
+    pub(crate) fn folder(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirrors",
+            Self::Checkout => "checkouts",
+            Self::Snapshot => "snapshots",
+        }
+    }
+}
+
+/// One thing of the cache. Its key is a hash, which no other kind has.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    pub(crate) key: String,
+}
+
 /// The cache directory of one server.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
+    /// Bytes of each entry, as counted when it was made or the cache was opened.
+    pub(crate) sizes: Mutex<HashMap<Entry, u64>>,
+    /// Bound on all of them together, bytes.
+    pub(crate) bytes_max: u64,
+    pub(crate) leases: Leases,
+    /// Which start of the host this is: what was written before another one may be incomplete.
+    pub(crate) boot: String,
+    /// Held by the one who makes room.
+    pub(crate) evicting: tokio::sync::Mutex<()>,
     locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     serial: AtomicU64,
 }
 
-/// The right to change one mirror.
+/// The right to change one entry.
 #[derive(Debug)]
-pub(crate) struct MirrorLock {
+pub(crate) struct EntryLock {
     _file: File,
     _guard: tokio::sync::OwnedMutexGuard<()>,
 }
@@ -65,22 +106,33 @@ impl Drop for Scratch {
         if self.0.exists()
             && let Err(error) = remove_tree(&self.0)
         {
-            tracing::warn!(%error, "a half made mirror could not be removed; the next start tries again");
+            tracing::warn!(%error, "a part of the repository cache could not be removed; the next start tries again");
         }
     }
 }
 
 impl Cache {
-    /// Makes the directories and removes what a crash left half made, unless another process is still at it.
-    pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
+    /// Makes the directories, removes what a crash left half made, unless another process is still at it, and counts.
+    pub(crate) fn open(dir: &Path, bytes_max: u64) -> Result<Self, OpenError> {
         let cannot = |source| OpenError::Cache { path: dir.to_owned(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(cannot)?;
         let dir = dir.canonicalize().map_err(cannot)?;
-        for name in ["mirrors", "tmp", "locks", "home"] {
+        let kinds = Kind::ALL.map(Kind::folder);
+        for name in ["tmp", "aside", "locks", "leases", "home"].into_iter().chain(kinds) {
             std::fs::create_dir_all(dir.join(name)).map_err(cannot)?;
         }
-        let cache = Self { dir, locks: Mutex::default(), serial: AtomicU64::new(0) };
+        let cache = Self {
+            leases: Leases::new(dir.join("leases")),
+            dir,
+            sizes: Mutex::default(),
+            bytes_max,
+            boot: std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
+            evicting: tokio::sync::Mutex::default(),
+            locks: Mutex::default(),
+            serial: AtomicU64::new(0),
+        };
         cache.clear_tmp().map_err(cannot)?;
+        cache.recount().map_err(cannot)?;
         Ok(cache)
     }
 
@@ -90,7 +142,19 @@ impl Cache {
         hash.update((tenant.len() as u64).to_le_bytes());
         hash.update(tenant.as_bytes());
         hash.update(source.as_bytes());
-        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
+    }
+
+    /// The key of a mirror, by its directory.
+    pub(crate) fn key_of_mirror(mirror: &Path) -> String {
+        mirror.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    pub(crate) fn path(&self, entry: &Entry) -> PathBuf {
+        match entry.kind {
+            Kind::Mirror => self.mirror(&entry.key),
+            kind => self.dir.join(kind.folder()).join(&entry.key),
+        }
     }
 
     /// An empty directory.
@@ -102,35 +166,24 @@ impl Cache {
         self.dir.join("mirrors").join(format!("{key}.git"))
     }
 
-    /// A name below `tmp` for making the mirror `key`; the caller holds its lock.
+    /// A name below `tmp` for making the entry `key`; the caller holds its lock.
     pub(crate) fn scratch(&self, key: &str) -> Scratch {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         Scratch(self.dir.join("tmp").join(format!("{key}.{}.{serial}", std::process::id())))
     }
 
-    /// Waits for the right to change a mirror.
-    pub(crate) async fn lock(&self, key: &str, repo: &str) -> Result<MirrorLock, PrepareError> {
+    /// Waits for the right to change an entry.
+    pub(crate) async fn lock(&self, key: &str, repo: &str) -> Result<EntryLock, PrepareError> {
         let busy = || PrepareError::Busy { repo: repo.to_owned() };
-        let mutex = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|_, lock| lock.strong_count() > 0);
-            match locks.get(key).and_then(Weak::upgrade) {
-                Some(mutex) => mutex,
-                None => {
-                    let mutex = Arc::new(tokio::sync::Mutex::new(()));
-                    locks.insert(key.to_owned(), Arc::downgrade(&mutex));
-                    mutex
-                }
-            }
-        };
         let limit = Duration::from_secs(LOCK_SECONDS_MAX);
         let start = Instant::now();
-        let guard = tokio::time::timeout(limit, mutex.lock_owned()).await.map_err(|_| busy())?;
+        let waiting = self.mutex(key).lock_owned();
+        let guard = tokio::time::timeout(limit, waiting).await.map_err(|_| busy())?;
         let io = |source| PrepareError::Io { what: "locking the repository cache", source };
         let file = File::create(self.lock_path(key)).map_err(io)?;
         while start.elapsed() < limit {
             match file.try_lock() {
-                Ok(()) => return Ok(MirrorLock { _file: file, _guard: guard }),
+                Ok(()) => return Ok(EntryLock { _file: file, _guard: guard }),
                 Err(TryLockError::WouldBlock) => {
                     tokio::time::sleep(Duration::from_millis(LOCK_LOOK_MILLIS)).await
                 }
@@ -138,6 +191,25 @@ impl Cache {
             }
         }
         Err(busy())
+    }
+
+    /// The right to change an entry, if nobody else has it.
+    pub(crate) fn try_lock(&self, key: &str) -> Option<EntryLock> {
+        let guard = self.mutex(key).try_lock_owned().ok()?;
+        let file = File::create(self.lock_path(key)).ok()?;
+        file.try_lock().ok()?;
+        Some(EntryLock { _file: file, _guard: guard })
+    }
+
+    fn mutex(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mutex) = locks.get(key).and_then(Weak::upgrade) {
+            return mutex;
+        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let mutex = Arc::new(tokio::sync::Mutex::new(()));
+        locks.insert(key.to_owned(), Arc::downgrade(&mutex));
+        mutex
     }
 
     fn lock_path(&self, key: &str) -> PathBuf {
@@ -163,16 +235,79 @@ impl Cache {
                 }
             }
         }
+        let entry = Entry { kind: Kind::Mirror, key: key.to_owned() };
+        let mirror = self.path(&entry);
         File::create(scratch.path().join(USED))?;
-        let mirror = self.mirror(key);
         std::fs::rename(scratch.path(), &mirror)?;
+        self.weigh(key);
         Ok(mirror)
     }
 
-    /// Notes that a mirror is in use now.
-    pub(crate) fn touch(mirror: &Path) {
-        // A mirror that cannot be marked is swept early at worst, and then fetched again.
-        let _ = File::create(mirror.join(USED));
+    /// Lets an entry appear that never changes again. `bytes` is what it takes on disk.
+    pub(crate) fn publish_whole(
+        &self,
+        scratch: &Scratch,
+        entry: &Entry,
+        bytes: u64,
+    ) -> io::Result<()> {
+        std::fs::write(scratch.path().join(USED), format!("{bytes}\n"))?;
+        std::fs::rename(scratch.path(), self.path(entry))?;
+        self.count(entry.clone(), bytes);
+        Ok(())
+    }
+
+    /// Counts a mirror again, which has few files, after it has grown.
+    pub(crate) fn weigh(&self, key: &str) {
+        let entry = Entry { kind: Kind::Mirror, key: key.to_owned() };
+        let bytes = disk_bytes(&self.path(&entry));
+        self.count(entry, bytes);
+    }
+
+    fn count(&self, entry: Entry, bytes: u64) {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(entry, bytes);
+    }
+
+    /// Counts all entries: mirrors by looking, the others by what was counted when they were made.
+    fn recount(&self) -> io::Result<()> {
+        for kind in Kind::ALL {
+            for file in std::fs::read_dir(self.dir.join(kind.folder()))? {
+                let file = file?;
+                let name = file.file_name().to_string_lossy().into_owned();
+                let key = name.strip_suffix(".git").unwrap_or(&name).to_owned();
+                let noted = std::fs::read_to_string(file.path().join(USED)).unwrap_or_default();
+                let bytes = match noted.trim().parse() {
+                    Ok(bytes) if kind != Kind::Mirror => bytes,
+                    _ => disk_bytes(&file.path()),
+                };
+                self.count(Entry { kind, key }, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a damaged entry where nobody finds it. What is in use stays on disk until nobody uses it. The caller holds its lock.
+    pub(crate) fn set_aside(&self, entry: &Entry) -> io::Result<()> {
+        tracing::warn!(?entry, "an entry of the repository cache is damaged; it is made anew");
+        let scratch = self.scratch(&entry.key);
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(entry);
+        if self.leases.is_held(&entry.key) {
+            let name = scratch.path().file_name().unwrap_or_default();
+            return std::fs::rename(self.path(entry), self.dir.join("aside").join(name));
+        }
+        std::fs::rename(self.path(entry), scratch.path())
+    }
+
+    /// Notes that an entry is in use now.
+    pub(crate) fn touch(entry: &Path) {
+        let used = File::options().write(true).create(true).truncate(false).open(entry.join(USED));
+        // An entry that cannot be marked goes early at worst, and is then made again.
+        let _ = used.and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// When it was last used.
+    pub(crate) fn used(entry: &Path) -> SystemTime {
+        let used = std::fs::metadata(entry.join(USED)).and_then(|meta| meta.modified());
+        used.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Removes what a killed git leaves in a mirror: its lock files would fail every later fetch. The caller holds the lock.
@@ -204,29 +339,6 @@ impl Cache {
             .map(drop)
     }
 
-    /// See [`crate::Workspaces::sweep_cache`].
-    pub(crate) async fn sweep(&self, idle_seconds: u64) -> usize {
-        let idle = Duration::from_secs(idle_seconds.max(IDLE_SECONDS_MIN));
-        let mut dropped = 0;
-        let Ok(entries) = std::fs::read_dir(self.dir.join("mirrors")) else { return 0 };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(key) = name.strip_suffix(".git") else { continue };
-            if !is_idle(&entry.path(), idle) {
-                continue;
-            }
-            let Ok(_lock) = self.lock(key, key).await else { continue };
-            // Looked at again under the lock: somebody may have come for it meanwhile.
-            let scratch = self.scratch(key);
-            if is_idle(&entry.path(), idle) && std::fs::rename(entry.path(), scratch.path()).is_ok()
-            {
-                dropped += 1;
-                let _ = tokio::task::spawn_blocking(move || drop(scratch)).await;
-            }
-        }
-        dropped
-    }
-
     fn clear_tmp(&self) -> io::Result<()> {
         for entry in std::fs::read_dir(self.dir.join("tmp"))? {
             let entry = entry?;
@@ -250,10 +362,19 @@ fn is_younger(dir: &Path, age: Duration) -> bool {
     made.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|passed| passed < age))
 }
 
-/// Whether a mirror was not used for so long.
-fn is_idle(mirror: &Path, idle: Duration) -> bool {
-    let used = std::fs::metadata(mirror.join(USED)).and_then(|meta| meta.modified());
-    used.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age >= idle))
+/// A short name of some parts: nobody can steer it or read them from it.
+pub(crate) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize())
+}
+
+/// The first half of a hash, which is enough for a name.
+fn hex(hash: &[u8]) -> String {
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Removes files by name, down to a depth.
@@ -269,7 +390,7 @@ fn clear_named(dir: &Path, depth: usize, stale: &dyn Fn(&str) -> bool) {
     }
 }
 
-/// Bytes of the files below a directory; what vanishes while it looks counts nothing.
+/// Bytes of the files below a directory, as long as they are; what vanishes while it looks counts nothing.
 pub(crate) fn disk_bytes(dir: &Path) -> u64 {
     fn sum(dir: &Path, depth: usize) -> u64 {
         let Ok(entries) = std::fs::read_dir(dir) else { return 0 };

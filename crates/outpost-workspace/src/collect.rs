@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::gitdir::GitDir;
+use crate::layers::RepoOverlay;
 use crate::{CollectError, CollectJob, Inner, Prepared};
 
 const SCRIPT: &str = include_str!("collect.sh");
@@ -39,15 +40,19 @@ pub(crate) fn collect_job(
     let argv = ["/bin/sh", "-c", SCRIPT, "collect"].map(str::to_owned).into_iter();
     let argv = argv.chain([text(&repo)?, text(&dir)?, prepared.base_commit.clone()]).collect();
     let same = |path: &PathBuf| (path.clone(), path.clone());
-    let mut ro_binds =
-        vec![(prepared.dir.clone(), prepared.inside.clone()), same(&prepared.mirror)];
-    ro_binds.dedup();
+    // With layers nothing but the overlay is shown of the workspace: it is mounted where no name is the agent's.
+    let overlay = prepared.overlay.as_ref().map(RepoOverlay::read_only);
+    let mut ro_binds = vec![same(&prepared.mirror)];
+    if overlay.is_none() {
+        ro_binds.insert(0, (prepared.dir.clone(), prepared.inside.clone()));
+    }
     Ok(CollectJob {
         argv,
         env: inner.git.sealed_env(&dir),
         cwd: "/".to_owned(),
         ro_binds,
         rw_binds: vec![same(&dir)],
+        overlay,
     })
 }
 

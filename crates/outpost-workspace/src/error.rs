@@ -170,6 +170,45 @@ impl PrepareError {
     }
 }
 
+/// Words of git (in the C locale) that tell that a repository on this disk is damaged.
+const DAMAGE: &[&str] = &[
+    "corrupt",
+    "bad object",
+    "bad tree object",
+    "inflate:",
+    "unable to read",
+    "unable to unpack",
+    "index file",
+    "does not match index",
+    "bad pack header",
+    "could not parse",
+    "invalid gitfile",
+    "bad config",
+];
+
+impl PrepareError {
+    /// Whether git complained about a repository rather than about the way to it.
+    pub(crate) fn tells_of_damage(&self) -> bool {
+        let words = match self {
+            Self::Git { source } => source.stderr(),
+            Self::Network { why, .. } => why,
+            _ => return false,
+        };
+        DAMAGE.iter().any(|part| words.contains(part))
+    }
+
+    /// A copy for others who asked the same, where it can be copied.
+    pub(crate) fn copied(&self) -> Option<Self> {
+        Some(match self {
+            Self::RepositoryMissing { repo } => Self::RepositoryMissing { repo: repo.clone() },
+            Self::NeedsAuth { repo } => Self::NeedsAuth { repo: repo.clone() },
+            Self::PrivateHost { repo } => Self::PrivateHost { repo: repo.clone() },
+            Self::Network { repo, why } => Self::Network { repo: repo.clone(), why: why.clone() },
+            _ => return None,
+        })
+    }
+}
+
 /// Why an agent's work could not be collected.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {

@@ -16,6 +16,8 @@ use crate::{Inner, Note, PrepareError, TRACKED_FILES_MAX};
 
 /// Longest listing of a tree, bytes; some millions of files.
 const LISTING_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Names of tracked files that are listed, bytes of all together.
+const NAMES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A pointer of Git LFS is a text of about 130 bytes (its specification allows 1024).
 const POINTER_BYTES: std::ops::RangeInclusive<u64> = 60..=1024;
 const POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec/";
@@ -33,6 +35,9 @@ const INDEX_BYTES_MAX: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     pub(crate) files: Vec<String>,
+    /// Bytes of each.
+    pub(crate) sizes: Vec<u64>,
+    names_bytes: usize,
     submodules: Vec<String>,
     attributes: Vec<String>,
     small: Vec<String>,
@@ -75,8 +80,10 @@ impl Tree {
                 tree.submodules.push(name.to_owned());
                 continue;
             }
-            if tree.files.len() < TRACKED_FILES_MAX {
+            tree.names_bytes += name.len();
+            if tree.files.len() < TRACKED_FILES_MAX && tree.names_bytes <= NAMES_BYTES_MAX {
                 tree.files.push(name.to_owned());
+                tree.sizes.push(size);
             }
             if name.rsplit('/').next() == Some(".gitattributes")
                 && tree.attributes.len() < ATTRIBUTES_MAX
@@ -158,24 +165,46 @@ pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
     }
 }
 
-/// Counts uncommitted files of a local source without running git in it: its own settings could name programs. A repository of
-/// ours looks at its files with a copy of its index. `scratch` must not exist.
-pub(crate) async fn uncommitted(
+/// What a local source has not committed, in words. `scratch` must not exist.
+pub(crate) async fn uncommitted_note(
     inner: &Inner,
     source: &Path,
     scratch: &Path,
-    base: &Base,
+    mirror: &Path,
+    commit: &str,
+) -> Option<Note> {
+    if !source.join(".git/index").is_file() {
+        return None;
+    }
+    match uncommitted(inner, source, scratch, mirror, commit).await {
+        Ok(0) => None,
+        Ok(count) => {
+            let message = format!(
+                "{count} uncommitted files in {} are not part of the work. Commit them to include them.",
+                source.display()
+            );
+            Some(note("uncommitted_changes", message))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "uncommitted changes of a local source could not be counted");
+            None
+        }
+    }
+}
+
+/// Counts uncommitted files of a local source without running git in it: its own settings could name programs. A repository of
+/// ours looks at its files with a copy of its index. `scratch` must not exist.
+async fn uncommitted(
+    inner: &Inner,
+    source: &Path,
+    scratch: &Path,
+    mirror: &Path,
+    commit: &str,
 ) -> Result<usize, PrepareError> {
     let io = |source| PrepareError::Io { what: "looking at the local repository", source };
-    let objects = base.mirror.join("objects");
-    let git_dir = GitDir {
-        commit: &base.commit,
-        head: None,
-        refs: &[],
-        borrows: &[&objects],
-        shallow: None,
-        settings: "",
-    };
+    let objects = mirror.join("objects");
+    let git_dir =
+        GitDir { commit, head: None, refs: &[], borrows: &[&objects], shallow: None, settings: "" };
     git_dir.write(scratch, false).map_err(io)?;
     let index = open_regular(&source.join(".git/index")).map_err(io)?;
     let mut copy = File::create(scratch.join("index")).map_err(io)?;

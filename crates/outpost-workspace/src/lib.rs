@@ -1,4 +1,4 @@
-//! Repositories for agents: sources, the mirror cache, checkouts, and the collection of what an agent changed.
+//! Repositories for agents: sources, the cache of mirrors and checkouts, layers, and the collection of what an agent changed.
 //!
 //! The crate holds one rule above all: a repository, and everything an agent wrote, is hostile. The host runs git only
 //! through [`git::Git`] (no configuration, hooks, filters, helpers or prompts) and only on repositories it made itself.
@@ -11,15 +11,23 @@
 mod apply;
 mod artifacts;
 mod cache;
+mod checkout;
 mod collect;
 mod error;
+mod evict;
+mod flight;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod git;
 mod gitdir;
+mod index;
 mod ingest;
 mod inspect;
+mod layers;
+mod lease;
+mod local;
 mod prepare;
+mod reflink;
 mod remote;
 mod remove;
 mod secret;
@@ -33,11 +41,14 @@ use serde::{Deserialize, Serialize};
 
 pub use apply::{ApplyReport, apply_patch_to, patch_stat};
 pub use error::{ApplyError, CollectError, OpenError, PrepareError, SourceError};
+pub use layers::{Layers, RepoOverlay};
 pub use secret::Secret;
 pub use source::RepoSource;
 
 /// Largest repository kept in the cache unless the operator sets another bound, bytes on disk (5 GiB).
 pub const REPO_BYTES_MAX_DEFAULT: u64 = 5 * 1024 * 1024 * 1024;
+/// Most that mirrors, checkouts and snapshots take together unless the operator sets another bound, bytes (20 GiB).
+pub const CACHE_BYTES_MAX_DEFAULT: u64 = 20 * 1024 * 1024 * 1024;
 /// Longest list of tracked files in [`Prepared`], files.
 pub const TRACKED_FILES_MAX: usize = 50_000;
 /// Largest result (the packed objects of the agent's commits) that is taken in, bytes.
@@ -48,7 +59,7 @@ pub const DIFF_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// What a [`Workspaces`] works with. All paths are absolute.
 #[derive(Clone, Debug)]
 pub struct WorkspacesConfig {
-    /// Directory of the mirrors; made if missing (mode 0700). Only this crate writes there.
+    /// Directory of mirrors, checkouts and snapshots; made if missing (mode 0700). Only this crate writes there.
     pub cache_dir: PathBuf,
     /// Whether `repo` may be a path or a `file://` address of this host.
     pub allow_local: bool,
@@ -56,6 +67,8 @@ pub struct WorkspacesConfig {
     pub github_base: String,
     /// Largest repository, bytes on disk; see [`REPO_BYTES_MAX_DEFAULT`].
     pub repo_bytes_max: u64,
+    /// Most that the whole cache takes, bytes; see [`CACHE_BYTES_MAX_DEFAULT`]. What is in use stays even beyond it.
+    pub cache_bytes_max: u64,
     /// The git program, for example `/usr/bin/git`; 2.38 or newer.
     pub git: PathBuf,
     /// Token for `github_base`; sent to that host only, never in arguments, files or messages.
@@ -73,6 +86,8 @@ pub(crate) struct Inner {
     pub(crate) config: WorkspacesConfig,
     pub(crate) git: git::Git,
     pub(crate) cache: cache::Cache,
+    pub(crate) known: checkout::Known,
+    pub(crate) questions: flight::Flights<Arc<remote::Refs>, PrepareError>,
 }
 
 /// What [`Workspaces::prepare`] is to make.
@@ -93,6 +108,8 @@ pub struct PrepareRequest {
     pub owner: Option<(u32, u32)>,
     /// The task text, written to `task.md`.
     pub task: String,
+    /// Whether the caller's sandbox can mount overlays.
+    pub layers: Layers,
 }
 
 /// Something worth telling the user that is not an error.
@@ -106,14 +123,15 @@ pub struct Note {
 
 /// A workspace ready for an agent. It can be stored as JSON and read back after a restart: it has no open resource.
 ///
-/// On disk: `<request.dir>/workspace/{repo, task.md, context.json, artifacts/}`; only `workspace` is shown to the agent.
+/// On disk: `<request.dir>/workspace/{repo, task.md, context.json, artifacts/}`; only `workspace` is shown to the agent. With
+/// layers, `repo` is empty and the overlay is to be shown in its place.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Prepared {
     /// The attempt's directory, as requested. Never shown to the agent.
     pub attempt_dir: PathBuf,
     /// Host directory to bind read-write at [`Prepared::inside`] (`<attempt_dir>/workspace`).
     pub dir: PathBuf,
-    /// The checkout on the host (`<dir>/repo`).
+    /// The repository on the host (`<dir>/repo`); with layers an empty directory, see [`Prepared::overlay`].
     pub repo_dir: PathBuf,
     /// Where the sandbox shows `dir`; the checkout is `<inside>/repo` there.
     pub inside: PathBuf,
@@ -124,7 +142,12 @@ pub struct Prepared {
     /// Facts about the source that the user should know.
     pub notes: Vec<Note>,
     /// Names of tracked files, `/`-separated, at most [`TRACKED_FILES_MAX`]; names that are not UTF-8 are left out.
+    /// Known after preparing only: they are no part of the JSON, which is written for every attempt.
+    #[serde(default, skip_serializing)]
     pub tracked_files: Vec<String>,
+    /// Bytes of each of `tracked_files` at the base commit.
+    #[serde(default, skip_serializing)]
+    pub tracked_sizes: Vec<u64>,
     /// (host, inside) pairs to bind read-only: the mirror, at its own path, whose objects the checkout borrows.
     pub ro_binds: Vec<(PathBuf, PathBuf)>,
     /// Owner of what the agent sees, if it was changed.
@@ -135,6 +158,12 @@ pub struct Prepared {
     pub checkout_millis: u64,
     /// The mirror (a bare repository of the cache).
     pub mirror: PathBuf,
+    /// What the sandbox is to show at `<inside>/repo`, if there are layers.
+    #[serde(default)]
+    pub overlay: Option<RepoOverlay>,
+    /// The local repository whose checked out commit is the base; see [`Workspaces::late_notes`].
+    #[serde(default)]
+    pub local: Option<PathBuf>,
 }
 
 /// A command to run once, after the agent's last process is gone, in a fresh sandbox without network.
@@ -149,10 +178,14 @@ pub struct CollectJob {
     pub env: Vec<(String, String)>,
     /// Working directory inside.
     pub cwd: String,
-    /// (host, inside) pairs to bind read-only: the agent's workspace where the agent saw it, and the mirror at its own path.
+    /// (host, inside) pairs to bind read-only: the agent's workspace where the agent saw it (unless there is an overlay),
+    /// and the mirror at its own path.
     pub ro_binds: Vec<(PathBuf, PathBuf)>,
     /// (host, inside) pairs to bind read-write: the directory for the result, at its own path.
     pub rw_binds: Vec<(PathBuf, PathBuf)>,
+    /// What to show read-only at `<inside>/repo`, if the workspace has layers; the workspace itself is not shown then.
+    #[serde(default)]
+    pub overlay: Option<RepoOverlay>,
 }
 
 /// What an agent left, checked and kept.
@@ -186,9 +219,10 @@ impl Workspaces {
     /// The cache directory cannot be made, or git is missing or older than 2.38.
     pub fn new(config: WorkspacesConfig) -> Result<Self, OpenError> {
         // The cache first: it makes its directory private before anything is put there.
-        let cache = cache::Cache::open(&config.cache_dir)?;
+        let cache = cache::Cache::open(&config.cache_dir, config.cache_bytes_max)?;
         let git = git::Git::open(&config, cache.home())?;
-        Ok(Self { inner: Arc::new(Inner { config, git, cache }) })
+        let (known, questions) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { config, git, cache, known, questions }) })
     }
 
     /// Reads the `repo` field of a dispatch: `owner/name`, an https address, or (where allowed) a local repository.
@@ -202,15 +236,32 @@ impl Workspaces {
         RepoSource::parse(repo, &self.inner.config.github_base, self.inner.config.allow_local)
     }
 
-    /// Makes a workspace: brings the mirror up to date, checks out the base commit, writes `task.md` and `context.json`.
+    /// Makes a workspace: finds the base commit, shows or writes its files, writes `task.md` and `context.json`.
     ///
-    /// On an error or when the future is dropped nothing is left in the cache; `request.dir` may hold a part and is to be
+    /// What it takes from the cache is in use for as long as `request.dir` exists. On an error or when the future is dropped nothing is left in the cache; `request.dir` may hold a part and is to be
     /// given to [`Workspaces::remove`].
     ///
     /// # Errors
     /// See [`PrepareError`]; [`PrepareError::retry`] says whether trying again can help.
     pub async fn prepare(&self, request: PrepareRequest) -> Result<Prepared, PrepareError> {
-        Box::pin(prepare::prepare(&self.inner, request)).await
+        let prepared = Box::pin(prepare::prepare(&self.inner, request)).await?;
+        if self.inner.cache.is_over() {
+            let workspaces = self.clone();
+            tokio::spawn(async move { workspaces.evict_cache().await });
+        }
+        Ok(prepared)
+    }
+
+    /// What is worth telling of a local source, and takes too long to look up before the agent starts: its uncommitted
+    /// files. Empty for a workspace without layers, which has these notes already. At most 20 seconds.
+    pub async fn late_notes(&self, prepared: &Prepared) -> Vec<Note> {
+        let (Some(source), Some(_)) = (&prepared.local, &prepared.overlay) else {
+            return Vec::new();
+        };
+        let scratch = prepared.attempt_dir.join("status.git");
+        let (mirror, commit) = (&prepared.mirror, &prepared.base_commit);
+        let note = inspect::uncommitted_note(&self.inner, source, &scratch, mirror, commit);
+        Box::pin(note).await.into_iter().collect()
     }
 
     /// Describes the command that gathers the agent's work. Call it when the agent's last process is gone; it makes the
@@ -254,9 +305,15 @@ impl Workspaces {
             .map_err(std::io::Error::other)?
     }
 
-    /// Drops mirrors that nobody has used for `idle_seconds` (at least two days: a running agent may borrow from one).
-    /// Returns how many were dropped.
+    /// Drops what of the cache nobody has used for `idle_seconds` (at least two days) and nobody uses now. Returns how many
+    /// mirrors, checkouts and snapshots went.
     pub async fn sweep_cache(&self, idle_seconds: u64) -> usize {
         self.inner.cache.sweep(idle_seconds).await
+    }
+
+    /// Drops the longest unused of the cache until it is within its bound; what is in use stays. Called by
+    /// [`Workspaces::prepare`] where needed. Returns how many mirrors, checkouts and snapshots went.
+    pub async fn evict_cache(&self) -> usize {
+        self.inner.cache.evict().await
     }
 }

@@ -18,7 +18,9 @@ use outpost_server::{AuthError, Backend, SigningKey};
 use outpost_store::{SqliteOptions, SqliteStore, Store, USAGE_ROWS_MAX, day_of};
 use outpost_types::limits::WAITING_COUNT_MAX;
 use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
-use outpost_workspace::{REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig};
+use outpost_workspace::{
+    CACHE_BYTES_MAX_DEFAULT, REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::admin::AdminKey;
@@ -220,6 +222,7 @@ fn workspaces_config(config: &Config, data_dir: &Path) -> WorkspacesConfig {
         github_base: std::env::var(CODE_HOST_VARIABLE)
             .unwrap_or_else(|_| CODE_HOST_DEFAULT.to_owned()),
         repo_bytes_max: REPO_BYTES_MAX_DEFAULT,
+        cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
         git: find_program("git").unwrap_or_else(|| "/usr/bin/git".into()),
         token: TOKEN_VARIABLES.iter().find_map(variable).map(Token::new),
     }

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use outpost_sandbox::{Payload, SandboxSpec};
 use outpost_workspace::{
-    PrepareRequest, Prepared, REPO_BYTES_MAX_DEFAULT, Workspaces, WorkspacesConfig, apply_patch_to,
+    CACHE_BYTES_MAX_DEFAULT, Layers, PrepareRequest, Prepared, REPO_BYTES_MAX_DEFAULT, Workspaces,
+    WorkspacesConfig, apply_patch_to,
 };
 
 use super::Mode;
@@ -74,6 +75,7 @@ impl Work {
             allow_local: false,
             github_base: "https://github.invalid".to_owned(),
             repo_bytes_max: REPO_BYTES_MAX_DEFAULT,
+            cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
             git: PathBuf::from("git"),
             token: None,
         };
@@ -87,6 +89,7 @@ impl Work {
             inside: PathBuf::from(&place.inside),
             owner: stage.root.then_some((stage.owner.uid, stage.owner.gid)),
             task: "Do as you like.".to_owned(),
+            layers: Layers::Copy,
         };
         let prepared = Box::pin(workspaces.prepare(request)).await;
         let prepared = prepared.map_err(|error| failed(name)(error.to_string()))?;

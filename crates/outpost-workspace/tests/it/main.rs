@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its stage fails")]
 
 mod apply;
+mod caching;
 mod collecting;
 mod hostile;
+mod layers;
 mod preparing;
 mod process;
 mod world;

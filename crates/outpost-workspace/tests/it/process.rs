@@ -1,22 +1,13 @@
 //! The git processes themselves, seen by a program that stands in for git.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outpost_workspace::{OpenError, PrepareError, Secret, Workspaces, WorkspacesConfig};
 
-use crate::world::{World, config};
+use crate::world::{World, config, stand_in};
 
 const TOKEN: &str = "ghp_verysecrettoken";
-
-/// A git that first runs `lines` of shell.
-fn stand_in(dir: &Path, lines: &str) -> PathBuf {
-    let program = dir.join("git");
-    std::fs::write(&program, format!("#!/bin/sh\n{lines}\nexec git \"$@\"\n")).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    program
-}
 
 async fn until(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -1,11 +1,12 @@
 //! A server's directories, a source repository, and an agent, all in one temporary directory.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use outpost_workspace::{
-    CollectError, Collected, PrepareError, PrepareRequest, Prepared, REPO_BYTES_MAX_DEFAULT,
-    Workspaces, WorkspacesConfig,
+    CACHE_BYTES_MAX_DEFAULT, CollectError, Collected, Layers, PrepareError, PrepareRequest,
+    Prepared, REPO_BYTES_MAX_DEFAULT, RepoOverlay, Workspaces, WorkspacesConfig,
 };
 
 pub(crate) struct World {
@@ -19,9 +20,18 @@ pub(crate) fn config(dir: &Path) -> WorkspacesConfig {
         allow_local: true,
         github_base: "https://github.invalid".to_owned(),
         repo_bytes_max: REPO_BYTES_MAX_DEFAULT,
+        cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
         git: PathBuf::from("git"),
         token: None,
     }
+}
+
+/// A git that first runs `lines` of shell.
+pub(crate) fn stand_in(dir: &Path, lines: &str) -> PathBuf {
+    let program = dir.join("git");
+    std::fs::write(&program, format!("#!/bin/sh\n{lines}\nexec git \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
 }
 
 impl World {
@@ -29,6 +39,36 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let workspaces = Workspaces::new(config(dir.path())).unwrap();
         Self { dir, workspaces }
+    }
+
+    /// As [`World::new`], with a git that notes the subcommand of each call in `calls`, and `origin` in the place of the
+    /// repository `octo/hello` of the code host.
+    pub(crate) fn noting(origin: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let origin = dir.path().join(origin);
+        let git = stand_in(
+            dir.path(),
+            &format!(
+                "echo \"$1\" >> '{}'\nset -- -c protocol.file.allow=always -c 'url.file://{}.insteadOf=https://github.invalid/octo/hello.git' \"$@\"",
+                dir.path().join("calls").display(),
+                origin.display()
+            ),
+        );
+        let workspaces = Workspaces::new(WorkspacesConfig { git, ..config(dir.path()) }).unwrap();
+        Self { dir, workspaces }
+    }
+
+    /// The git processes since the last look.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        let path = self.path("calls");
+        let calls = std::fs::read_to_string(&path).unwrap_or_default();
+        let _ = std::fs::remove_file(path);
+        calls.lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) async fn layered(&self, name: &str, source: Option<&Path>) -> Prepared {
+        let request = PrepareRequest { layers: Layers::Overlay, ..self.request(name, source) };
+        self.workspaces.prepare(request).await.unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -61,6 +101,7 @@ impl World {
             dir,
             owner: None,
             task: "Do it.\n".to_owned(),
+            layers: Layers::Copy,
         }
     }
 
@@ -80,10 +121,31 @@ impl World {
 
     pub(crate) fn run_job(&self, prepared: &Prepared) {
         let job = self.workspaces.collect_job(prepared, &[".litter*".to_owned()]).unwrap();
-        let mut command = Command::new(&job.argv[0]);
-        command.args(&job.argv[1..]).env_clear().envs(job.env).current_dir(&job.cwd);
-        let output = command.output().unwrap();
+        let argv: Vec<&str> = job.argv.iter().map(String::as_str).collect();
+        let mut command = shown(prepared, job.overlay.as_ref(), &argv);
+        command.env_clear().envs(job.env);
+        let output = command.current_dir(&job.cwd).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Runs a shell script in the repository as the agent sees it; returns its trimmed output.
+    pub(crate) fn agent(&self, prepared: &Prepared, script: &str) -> String {
+        self.in_layers(prepared, prepared.overlay.as_ref(), script)
+    }
+
+    pub(crate) fn in_layers(
+        &self,
+        prepared: &Prepared,
+        overlay: Option<&RepoOverlay>,
+        script: &str,
+    ) -> String {
+        let argv = ["sh", "-ec", "cd \"$1\"; shift; eval \"$1\"", "sh"];
+        let repo = prepared.repo_dir.to_str().unwrap();
+        let mut command = shown(prepared, overlay, &[&argv[..], &[repo, script]].concat());
+        let output = command.envs(GIT_ENV).output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {words}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     pub(crate) fn kept(&self, prepared: &Prepared) -> PathBuf {
@@ -119,21 +181,44 @@ impl World {
     }
 }
 
+/// A command that sees the overlay where a sandbox would show it: in a user namespace of its own, mounted as there.
+fn shown(prepared: &Prepared, overlay: Option<&RepoOverlay>, argv: &[&str]) -> Command {
+    const MOUNT: &str = "mount -t overlay overlay -o \"$1\" \"$2\"; shift 2; exec \"$@\"";
+    let Some(overlay) = overlay else {
+        let mut command = Command::new(argv[0]);
+        command.args(&argv[1..]);
+        return command;
+    };
+    let mut lower: Vec<String> =
+        overlay.lower.iter().map(|layer| layer.display().to_string()).collect();
+    let options = match &overlay.work {
+        Some(work) => {
+            let (upper, work) = (overlay.upper.display(), work.display());
+            format!("userxattr,lowerdir={},upperdir={upper},workdir={work}", lower.join(":"))
+        }
+        None => {
+            lower.insert(0, overlay.upper.display().to_string());
+            format!("ro,userxattr,lowerdir={}", lower.join(":"))
+        }
+    };
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", MOUNT, "sh", &options]);
+    command.arg(&prepared.repo_dir).args(argv);
+    command
+}
+
+const GIT_ENV: [(&str, &str); 6] = [
+    ("GIT_CONFIG_GLOBAL", "/dev/null"),
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    ("GIT_AUTHOR_NAME", "a"),
+    ("GIT_AUTHOR_EMAIL", "a@b.c"),
+    ("GIT_COMMITTER_NAME", "a"),
+    ("GIT_COMMITTER_EMAIL", "a@b.c"),
+];
+
 /// Runs git as a user or an agent would; returns its trimmed output.
 pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
-    let output = Command::new("git")
-        .args(args)
-        .current_dir(dir)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .envs([
-            ("GIT_AUTHOR_NAME", "a"),
-            ("GIT_AUTHOR_EMAIL", "a@b.c"),
-            ("GIT_COMMITTER_NAME", "a"),
-            ("GIT_COMMITTER_EMAIL", "a@b.c"),
-        ])
-        .output()
-        .unwrap();
+    let output = Command::new("git").args(args).current_dir(dir).envs(GIT_ENV).output().unwrap();
     assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
