@@ -94,6 +94,8 @@ struct Shared {
 pub(crate) struct Link {
     shared: Arc<Shared>,
     reader: tokio::task::JoinHandle<()>,
+    /// The version agreed on.
+    version: u32,
     pub(crate) host: HostReport,
 }
 
@@ -144,10 +146,19 @@ impl Shared {
                     let mut waiting = self.lock();
                     let reply = answer.map(|answer| {
                         // Messages are read in order, so interest registered here misses no end.
-                        let end = if let Answer::Sandbox(record) = &answer {
-                            Some(waiting.ends.entry(record.id.clone()).or_default().subscribe())
-                        } else {
-                            None
+                        let end = match &answer {
+                            Answer::Sandbox(record) => {
+                                let end = waiting.ends.entry(record.id.clone()).or_default();
+                                Some(end.subscribe())
+                            }
+                            Answer::Claimed { was, id, .. } => {
+                                // Its end is told under the new name from now on.
+                                if let Some(end) = waiting.ends.remove(was) {
+                                    waiting.ends.insert(id.clone(), end);
+                                }
+                                None
+                            }
+                            _ => None,
                         };
                         Answered { answer, fds, end }
                     });
@@ -215,17 +226,29 @@ impl Link {
             places: Semaphore::new(REQUESTS_IN_FLIGHT_MAX),
             closed: watch::Sender::new(false),
         });
-        let host = greet(&shared, Versions::OURS).await?;
+        let (version, host) = greet(&shared, Versions::OURS).await?;
         let reader = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move { shared.read_all().await }
         });
-        Ok(Self { shared, reader, host })
+        Ok(Self { shared, reader, version, host })
     }
 
     /// True once the launcher is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.lock().closed
+    }
+
+    /// Refuses what the launcher is too old for: it would pass over what it does not know.
+    ///
+    /// # Errors
+    /// [`SandboxError::Version`].
+    pub(crate) fn requires(&self, version: u32, what: &str) -> Result<(), SandboxError> {
+        if self.version >= version {
+            return Ok(());
+        }
+        let message = format!("it speaks version {}, {what} needs version {version}", self.version);
+        Err(SandboxError::Version { launcher_pid: self.host.launcher_pid, message })
     }
 
     /// Follows the loss of the connection.
@@ -288,7 +311,7 @@ fn connect(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Agrees on a version with a launcher, which may be older or newer than this program.
-async fn greet(shared: &Shared, ours: Versions) -> Result<HostReport, SandboxError> {
+async fn greet(shared: &Shared, ours: Versions) -> Result<(u32, HostReport), SandboxError> {
     let hello =
         Frame::new(&Request { seq: 0, ask: Ask::Hello { version: ours.newest } }, Vec::new())?;
     // A launcher that is busy says so and closes, perhaps before this is sent; what it said can still be read.
@@ -314,7 +337,7 @@ async fn greet(shared: &Shared, ours: Versions) -> Result<HostReport, SandboxErr
             if version < ours.newest {
                 tracing::info!(version, "the launcher is older than this program and goes on");
             }
-            Ok(*host)
+            Ok((version, *host))
         }
         // Nothing else of a greeting can be refused for this reason.
         Ok(Some((Said::Answer { answer: Err(Refusal::Protocol { message }), .. }, _))) => {

@@ -39,9 +39,9 @@ pub use linux::LinuxSandbox;
 pub use report::{ExitReport, HostReport, Isolation, IsolationLevel, SandboxPolicy};
 pub use sandbox::{ParkedSandbox, Reattached, RunningSandbox, Sandbox};
 pub use spec::{
-    ARGS_AND_ENV_BYTES_MAX, ARGS_COUNT_MAX, Access, BINDS_MAX, Bind, DEFAULT_PAYLOAD_OWNER,
-    GATEWAY_PORT, HOME_INSIDE, ID_BYTES_MAX, Limits, Owner, PATH_BYTES_MAX, PAYLOAD_ID_INSIDE,
-    Payload, STDIN_BYTES_MAX, SandboxSpec,
+    ARGS_AND_ENV_BYTES_MAX, ARGS_COUNT_MAX, Access, BINDS_MAX, Bind, Claim, DEFAULT_PAYLOAD_OWNER,
+    GATEWAY_PORT, HOME_INSIDE, ID_BYTES_MAX, Limits, OVERLAY_LOWER_MAX, Overlay, Owner,
+    PATH_BYTES_MAX, PAYLOAD_ID_INSIDE, Payload, STDIN_BYTES_MAX, SandboxSpec,
 };
 pub use sys::watch;
 pub use weakness::{HOST_ROOT_INSIDE, Weakness};

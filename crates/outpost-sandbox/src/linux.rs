@@ -17,9 +17,9 @@ use crate::client::{Answered, End, LauncherOptions, Link};
 use crate::error::SandboxError;
 use crate::report::{ExitReport, HostReport, Isolation, SandboxPolicy};
 use crate::sandbox::{ParkedSandbox, Reattached, RunningSandbox, Sandbox};
-use crate::spec::{Payload, SandboxSpec};
+use crate::spec::{Claim, Payload, SandboxSpec};
 use crate::sys;
-use crate::wire::{self, Answer, Ask, Go, GoAnswer, Peer, Record, Stage};
+use crate::wire::{self, Answer, Ask, Go, GoAnswer, Peer, Record, Stage, VERSION_OF_CLAIMS};
 
 /// How long an init may take to start a payload. It only executes a program; a full disk cache can make that slow.
 const START_SECONDS_MAX: u64 = 30;
@@ -107,6 +107,9 @@ impl Sandbox for LinuxSandbox {
         spec.validate()?;
         let link = self.link().await?;
         self.policy.check(&link.host.isolation)?;
+        if spec.binds.iter().any(|bind| bind.overlay.is_some()) {
+            link.requires(VERSION_OF_CLAIMS, "an overlay")?;
+        }
         let policy = self.policy;
         // In a task of its own: if the caller gives up, the task still ends and drops, that is destroys, the result.
         let made = tokio::spawn(async move {
@@ -279,6 +282,20 @@ impl ParkedSandbox for Parked {
 
     fn take_listener(&mut self) -> Option<TcpListener> {
         self.handle.as_mut()?.listener.take()
+    }
+
+    async fn claim(&mut self, claim: Claim) -> Result<(), SandboxError> {
+        claim.validate()?;
+        let handle = self.handle.as_mut().ok_or_else(odd_answer)?;
+        handle.link.requires(VERSION_OF_CLAIMS, "a claim")?;
+        let ask = Ask::Claim { id: handle.id.clone(), claim: Box::new(claim) };
+        let Answer::Claimed { id, isolation, .. } = handle.link.ask(ask).await?.answer else {
+            return Err(odd_answer());
+        };
+        handle.id.clone_from(&id);
+        handle.isolation.clone_from(&isolation);
+        (self.id, self.isolation) = (id, *isolation);
+        Ok(())
     }
 
     async fn start(

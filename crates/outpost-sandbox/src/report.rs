@@ -108,4 +108,8 @@ pub struct HostReport {
     pub payload_owner: crate::Owner,
     /// What a sandbox without special wishes gets here.
     pub isolation: Isolation,
+    /// Overlays work here, found out by making one when the launcher started. False if the launcher is of a version
+    /// without them, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overlay: bool,
 }

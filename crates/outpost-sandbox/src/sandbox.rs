@@ -8,7 +8,7 @@ use tokio::net::unix::pipe;
 
 use crate::error::SandboxError;
 use crate::report::{ExitReport, HostReport, Isolation};
-use crate::spec::{Owner, Payload, SandboxSpec};
+use crate::spec::{Claim, Owner, Payload, SandboxSpec};
 
 /// Makes sandboxes.
 #[async_trait]
@@ -63,6 +63,17 @@ pub trait ParkedSandbox: Send + fmt::Debug {
     /// The listener on 127.0.0.1 inside, if one was asked for: connections of the payload are accepted here.
     /// It is non-blocking. `None` if it was taken before.
     fn take_listener(&mut self) -> Option<TcpListener>;
+
+    /// Takes it for an attempt, once: it gets the attempt's name, its binds and its time limit, and its disk limit is
+    /// about these binds from now on. Confined it is as if it had been made with them. After a restart of the server it
+    /// is found under the one name or the other, never under both.
+    ///
+    /// # Errors
+    /// [`SandboxError::InvalidSpec`], also if it was claimed before or has a bind at one of the places;
+    /// [`SandboxError::AlreadyExists`] if a sandbox has that name; [`SandboxError::Version`] from a launcher of an older
+    /// version: then it is parked as before. [`SandboxError::Build`] if a bind could not be put in place: then it is
+    /// destroyed.
+    async fn claim(&mut self, claim: Claim) -> Result<(), SandboxError>;
 
     /// Starts the payload. When this returns `Ok`, the program has been executed.
     ///

@@ -17,6 +17,8 @@ use crate::weakness::Weakness;
 pub const ID_BYTES_MAX: usize = 64;
 /// Most binds of one sandbox.
 pub const BINDS_MAX: usize = 64;
+/// Most layers below the upper directory of one overlay.
+pub const OVERLAY_LOWER_MAX: usize = 8;
 /// Longest path, in bytes (the kernel's own bound).
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Arguments and environment together, in bytes.
@@ -33,6 +35,8 @@ pub const GATEWAY_PORT: u16 = 8_787;
 const AGENT_PIDS_MAX: u32 = 1_024;
 /// Most files and directories of an agent's sandbox.
 const AGENT_DISK_FILES_MAX: u64 = 2_000_000;
+/// Longest time limit of the launcher's own, seconds.
+const WALL_SECONDS_MAX: u32 = 30 * 86_400;
 /// User and group id of the payload as it sees itself; agents refuse to run as root.
 pub const PAYLOAD_ID_INSIDE: u32 = 1000;
 
@@ -52,6 +56,20 @@ pub enum Access {
     ReadWrite,
 }
 
+/// Directories that are shown as one tree together with a bind's own, which is the upper one: overlayfs of the kernel,
+/// mounted in the sandbox's own user namespace. What is written goes into the upper directory, deletions too; a
+/// directory of a lower layer cannot be renamed (EXDEV, as between file systems). See [`crate::HostReport::overlay`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Directories that are never written, the topmost first; 1 to [`OVERLAY_LOWER_MAX`]. The payload has its own
+    /// rights on what is in them, so what it shall be able to change must belong to it.
+    pub lower: Vec<PathBuf>,
+    /// For [`Access::ReadWrite`]: a directory beside the upper one, in the same parent, that belongs to
+    /// [`crate::Sandbox::payload_owner`] and to which nobody else writes; the kernel prepares changes in it. `None` for
+    /// [`Access::ReadOnly`].
+    pub work: Option<PathBuf>,
+}
+
 /// A directory or regular file of the host shown inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
@@ -62,6 +80,87 @@ pub struct Bind {
     pub inside: PathBuf,
     /// What may be done with it.
     pub access: Access,
+    /// Layers below `host`, which is a directory then: what is read-write is written there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
+}
+
+impl Bind {
+    /// A path that can only be read and executed.
+    #[must_use]
+    pub fn read_only(host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
+        let (host, inside) = (host.into(), inside.into());
+        Self { host, inside, access: Access::ReadOnly, overlay: None }
+    }
+
+    /// A path that can be changed.
+    #[must_use]
+    pub fn read_write(host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
+        Self { access: Access::ReadWrite, ..Self::read_only(host, inside) }
+    }
+
+    /// `upper` above `lower`, the topmost first: read-write with `work`, read-only without. See [`Overlay`].
+    #[must_use]
+    pub fn overlay(
+        upper: impl Into<PathBuf>,
+        work: Option<PathBuf>,
+        lower: Vec<PathBuf>,
+        inside: impl Into<PathBuf>,
+    ) -> Self {
+        let access = if work.is_some() { Access::ReadWrite } else { Access::ReadOnly };
+        Self { access, overlay: Some(Overlay { lower, work }), ..Self::read_only(upper, inside) }
+    }
+
+    fn validate(&self) -> Result<(), SandboxError> {
+        check_path("bind inside path", &self.inside)?;
+        let inside = self.inside.display();
+        require(!is_reserved(&self.inside), || {
+            format!("bind inside path {inside} is the sandbox's own; choose another")
+        })?;
+        let layers =
+            self.overlay.iter().flat_map(|overlay| overlay.lower.iter().chain(&overlay.work));
+        for host in [&self.host].into_iter().chain(layers) {
+            check_path("bind host path", host)?;
+            require(!is_kernels(host), || {
+                format!("bind host path {} would open the host; choose another", host.display())
+            })?;
+        }
+        let Some(Overlay { lower, work }) = &self.overlay else { return Ok(()) };
+        require((1..=OVERLAY_LOWER_MAX).contains(&lower.len()), || {
+            format!("overlay at {inside}: 1 to {OVERLAY_LOWER_MAX} lower layers")
+        })?;
+        let work_fits = match (self.access, work) {
+            (Access::ReadOnly, None) => true,
+            (Access::ReadWrite, Some(work)) => {
+                work.parent() == self.host.parent() && *work != self.host
+            }
+            _ => false,
+        };
+        require(work_fits, || {
+            format!(
+                "overlay at {inside}: work must be another directory in the upper directory's parent if the \
+                 overlay is read-write, and absent if it is read-only"
+            )
+        })
+    }
+}
+
+/// Checks binds that come together.
+fn check_binds(binds: &[Bind]) -> Result<(), SandboxError> {
+    require(binds.len() <= BINDS_MAX, || format!("binds: at most {BINDS_MAX}"))?;
+    let mut seen = BTreeSet::new();
+    for bind in binds {
+        bind.validate()?;
+        require(seen.insert(&bind.inside), || format!("two binds at {}", bind.inside.display()))?;
+    }
+    Ok(())
+}
+
+/// Checks the name of a sandbox.
+fn check_id(id: &str) -> Result<(), SandboxError> {
+    let fits = (1..=ID_BYTES_MAX).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    require(fits, || format!("id must be 1 to {ID_BYTES_MAX} of A-Z a-z 0-9 _ -"))
 }
 
 /// Limits of one sandbox. All are enforced where the host allows it; see [`crate::Isolation`].
@@ -173,23 +272,32 @@ impl SandboxSpec {
     /// Adds a read-only bind.
     #[must_use]
     pub fn read_only(self, host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
-        self.bind(host.into(), inside.into(), Access::ReadOnly)
+        self.bind(Bind::read_only(host, inside))
     }
 
     /// Adds a read-write bind.
     #[must_use]
     pub fn read_write(self, host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
-        self.bind(host.into(), inside.into(), Access::ReadWrite)
+        self.bind(Bind::read_write(host, inside))
     }
 
-    fn bind(mut self, host: PathBuf, inside: PathBuf, access: Access) -> Self {
-        self.binds.push(Bind { host, inside, access });
+    /// Adds an overlay; see [`Bind::overlay`].
+    #[must_use]
+    pub fn overlay(
+        self,
+        upper: impl Into<PathBuf>,
+        work: Option<PathBuf>,
+        lower: Vec<PathBuf>,
+        inside: impl Into<PathBuf>,
+    ) -> Self {
+        self.bind(Bind::overlay(upper, work, lower, inside))
+    }
+
+    /// Adds a bind.
+    #[must_use]
+    pub fn bind(mut self, bind: Bind) -> Self {
+        self.binds.push(bind);
         self
-    }
-
-    /// True if some bind covers `inside` exactly.
-    pub(crate) fn binds_exactly(&self, inside: &str) -> bool {
-        self.binds.iter().any(|bind| bind.inside == Path::new(inside))
     }
 
     /// Checks every field against its bound.
@@ -197,26 +305,8 @@ impl SandboxSpec {
     /// # Errors
     /// [`SandboxError::InvalidSpec`] naming the field.
     pub fn validate(&self) -> Result<(), SandboxError> {
-        let id_ok = (1..=ID_BYTES_MAX).contains(&self.id.len())
-            && self.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        require(id_ok, || format!("id must be 1 to {ID_BYTES_MAX} of A-Z a-z 0-9 _ -"))?;
-        require(self.binds.len() <= BINDS_MAX, || format!("binds: at most {BINDS_MAX}"))?;
-        let mut seen = BTreeSet::new();
-        for bind in &self.binds {
-            check_path("bind host path", &bind.host)?;
-            check_path("bind inside path", &bind.inside)?;
-            let (host, inside) = (&bind.host, &bind.inside);
-            require(!is_kernels(host), || {
-                format!("bind host path {} would open the host; choose another", host.display())
-            })?;
-            require(!is_reserved(inside), || {
-                format!(
-                    "bind inside path {} is the sandbox's own; choose another",
-                    inside.display()
-                )
-            })?;
-            require(seen.insert(inside), || format!("two binds at {}", inside.display()))?;
-        }
+        check_id(&self.id)?;
+        check_binds(&self.binds)?;
         if let Some(owner) = self.payload_owner {
             require(owner.uid != 0 && owner.gid != 0, || {
                 "payload_owner may not be root".to_owned()
@@ -241,8 +331,43 @@ impl Limits {
         within("tmp_bytes", self.tmp_bytes, 64 << 10, 1 << 50)?;
         within("disk_bytes", self.disk_bytes.unwrap_or(1 << 20), 1 << 20, 1 << 50)?;
         within("disk_files", self.disk_files.unwrap_or(64), 64, 1 << 40)?;
-        within("wall_seconds", self.wall_seconds.unwrap_or(1).into(), 1, 30 * 86_400)
+        check_wall(self.wall_seconds)
     }
+}
+
+fn check_wall(seconds: Option<u32>) -> Result<(), SandboxError> {
+    require(seconds.is_none_or(|seconds| (1..=WALL_SECONDS_MAX).contains(&seconds)), || {
+        format!("wall_seconds must be 1 to {WALL_SECONDS_MAX}")
+    })
+}
+
+/// What a parked sandbox gets when it is taken for an attempt; see [`crate::ParkedSandbox::claim`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The name it has from then on, bounded as [`SandboxSpec::id`].
+    pub id: String,
+    /// Binds besides those it was made with, at other places, in the order they are mounted. One at [`HOME_INSIDE`] or
+    /// `/tmp` takes the place of the private one.
+    pub binds: Vec<Bind>,
+    /// As [`Limits::wall_seconds`], counted from the start of the payload; `None` leaves the limit it was made with.
+    pub wall_seconds: Option<u32>,
+}
+
+impl Claim {
+    /// Checks every field against its bound.
+    ///
+    /// # Errors
+    /// [`SandboxError::InvalidSpec`] naming the field.
+    pub fn validate(&self) -> Result<(), SandboxError> {
+        check_id(&self.id)?;
+        check_binds(&self.binds)?;
+        check_wall(self.wall_seconds)
+    }
+}
+
+/// True if some of `binds` covers `inside` exactly.
+pub(crate) fn binds_exactly(binds: &[Bind], inside: &str) -> bool {
+    binds.iter().any(|bind| bind.inside == Path::new(inside))
 }
 
 fn require(ok: bool, message: impl FnOnce() -> String) -> Result<(), SandboxError> {
@@ -398,6 +523,30 @@ mod tests {
         for host in ["/", "/proc/1/root", "/sys", "/dev/kvm", "etc"] {
             assert!(SandboxSpec::new("a").read_only(host, "/x").validate().is_err(), "{host}");
         }
+        let overlay = |work: Option<&str>, lower: &[&str]| {
+            let lower = lower.iter().map(PathBuf::from).collect();
+            SandboxSpec::new("a").overlay("/d/up", work.map(PathBuf::from), lower, "/x").validate()
+        };
+        assert!(overlay(Some("/d/work"), &["/l"]).is_ok() && overlay(None, &["/l"; 8]).is_ok());
+        for (work, lower) in [
+            (None, &[][..]),
+            (None, &["/l"; 9]),
+            (Some("/e/work"), &["/l"]),
+            (Some("/d/up"), &["/l"]),
+            (None, &["/proc/self/root"]),
+            (None, &["l"]),
+        ] {
+            assert!(overlay(work, lower).is_err(), "{work:?} {lower:?}");
+        }
+        let mut bind = Bind::read_write("/d/up", "/x");
+        bind.overlay = Some(Overlay { lower: vec!["/l".into()], work: None });
+        let claim = |id: &str, bind, wall_seconds| {
+            Claim { id: id.to_owned(), binds: vec![bind], wall_seconds }.validate()
+        };
+        assert!(claim("a", bind.clone(), None).is_err(), "read-write without work");
+        bind.overlay = None;
+        assert!(claim("a", bind.clone(), Some(1)).is_ok());
+        assert!(claim("", bind.clone(), None).is_err() && claim("a", bind, Some(0)).is_err());
         let twice = SandboxSpec::new("a").read_only("/opt", "/x").read_write("/opt", "/x");
         assert!(twice.validate().is_err());
         let mut root = SandboxSpec::new("a");

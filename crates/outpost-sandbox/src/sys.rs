@@ -128,8 +128,21 @@ struct MountAttr {
 
 /// `mount_setattr(2)` on the mount that `mount` refers to, with all mounts below it if `recursive`.
 /// `set` is a mask of `MOUNT_ATTR_*`.
+///
+/// The mounts become private, too: a copy of a shared one would pass on to the host what is mounted below it, and
+/// the other way round.
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
-    let attr = MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    change_mount(mount, set, 0, recursive)
+}
+
+/// Makes one mount writable again that this process's user namespace made.
+pub(crate) fn mount_writable(mount: BorrowedFd<'_>) -> io::Result<()> {
+    change_mount(mount, 0, libc::MOUNT_ATTR_RDONLY, false)
+}
+
+fn change_mount(mount: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
+    let attr =
+        MountAttr { attr_set: set, attr_clr: clear, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: attr is a valid struct mount_attr whose size is passed; the path is an empty C string.
     check(unsafe {
@@ -143,6 +156,19 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, recursive: bool) ->
         )
     })?;
     Ok(())
+}
+
+/// `NS_GET_USERNS` of `linux/nsfs.h`: `_IO(0xb7, 1)`.
+const NS_GET_USERNS: u32 = 0xb701;
+
+/// The user namespace that owns `namespace`, a descriptor of another one.
+pub(crate) fn owning_user_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: this request takes no argument and returns a new descriptor that nobody else owns.
+    unsafe {
+        let fd = libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS.into());
+        check(libc::c_long::from(fd))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
 }
 
 /// Closes every descriptor of this process but standard ones and `keep`.

@@ -9,7 +9,7 @@
 //! - A client says the newest version it speaks; the launcher answers with the older of that and its own newest, and
 //!   both speak that one from then on, as does the client with the inits of that launcher ([`Go`]). Either refuses
 //!   when that is older than the oldest it still speaks ([`Versions`]).
-//! - What a version says is frozen, byte for byte, in `wire/version_1.txt`. `Hello`, its refusal, and the `version`
+//! - What a version says is frozen, byte for byte, in `wire/version_1.txt` and what each later one added. `Hello`, its refusal, and the `version`
 //!   in its answer are the same in all versions, since they are read before one is agreed on.
 //! - A field may be added within a version if both sides do without it: it has a serde default (`Option` has one by
 //!   itself) and is not written when it has that value, so that old texts stay as they are; an old peer passes over a
@@ -31,10 +31,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Refusal;
 use crate::report::{ExitReport, HostReport, Isolation};
-use crate::spec::{Payload, SandboxSpec};
+use crate::spec::{Claim, Payload, SandboxSpec};
 
 /// The newest version of these messages that this program speaks.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
+/// The version since which binds may be overlays and a parked sandbox may be claimed.
+pub(crate) const VERSION_OF_CLAIMS: u32 = 2;
 /// The oldest one that it still speaks.
 pub(crate) const PROTOCOL_VERSION_MIN: u32 = 1;
 /// Longest message on the socket itself.
@@ -84,13 +86,32 @@ impl fmt::Display for Versions {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ask {
-    Hello { version: u32 },
-    Create { spec: Box<SandboxSpec> },
+    Hello {
+        version: u32,
+    },
+    /// Overlays among its binds since version 2: an older launcher would not see them.
+    Create {
+        spec: Box<SandboxSpec>,
+    },
+    /// Since version 2.
+    Claim {
+        id: String,
+        claim: Box<Claim>,
+    },
     Inventory,
-    Attach { id: String },
-    Signal { id: String, signal: i32 },
-    Kill { id: String },
-    Release { id: String },
+    Attach {
+        id: String,
+    },
+    Signal {
+        id: String,
+        signal: i32,
+    },
+    Kill {
+        id: String,
+    },
+    Release {
+        id: String,
+    },
     Shutdown,
 }
 
@@ -121,6 +142,12 @@ pub(crate) enum Answer {
     Sandbox(Box<Record>),
     Inventory {
         ids: Vec<String>,
+    },
+    /// To Claim: the name it had, the name it has, and what is enforced now.
+    Claimed {
+        was: String,
+        id: String,
+        isolation: Box<Isolation>,
     },
     Done,
 }
@@ -157,7 +184,8 @@ pub(crate) enum ToInit {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FromInit {
-    /// Sealed and parked; the listener is beside it if one was asked for.
+    /// Sealed and parked. Descriptors: mount namespace; Landlock rules, if the facts have an ABI; listener, if one was
+    /// asked for.
     Ready {
         facts: InitFacts,
     },
@@ -350,6 +378,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 #[cfg(test)]
 mod version_1;
+#[cfg(test)]
+mod version_2;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 //! Payloads are shell scripts with the host's own tools. Each case is bounded by [`CASE_SECONDS_MAX`]. Deliberately
 //! absent: what only one implementation has, such as its restart behaviour, and escape probes.
 
+mod claims;
 mod confinement;
 mod ends;
 mod running;
@@ -125,7 +126,7 @@ impl Case {
 /// All checks.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    [running::CASES, confinement::CASES, ends::CASES].concat()
+    [running::CASES, claims::CASES, confinement::CASES, ends::CASES].concat()
 }
 
 /// What a finished payload left.

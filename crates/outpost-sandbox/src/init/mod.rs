@@ -3,7 +3,8 @@
 //! It is a fork of the launcher and never returns into it. Until it parks it acts only on the launcher's word; after
 //! that it has no privilege left. It cannot be traced or read by the payload although both have the same user id.
 
-mod landlock;
+pub(crate) mod landlock;
+pub(crate) mod overlay;
 mod park;
 pub(crate) mod root;
 mod seal;
@@ -64,13 +65,19 @@ pub(crate) fn run(order: Order<'_>) -> ! {
 
 fn live(order: Order<'_>) -> i32 {
     match build(&order) {
-        Ok((facts, listener, children)) => {
-            let ready = FromInit::Ready { facts };
+        Ok(built) => {
+            let Built { facts, mounts, ruleset, listener, children } = built;
+            let copy = ruleset.as_ref().map(OwnedFd::try_clone).transpose();
+            let Ok(copy) = copy else { return 1 };
+            // The order that FromInit::Ready says.
+            let fds = [Some(mounts), copy, listener].into_iter().flatten().collect();
+            let ruleset = ruleset.filter(|_| !order.spec.lacks(Weakness::NewPrivileges));
             let Order { control, go, stdout, stderr, .. } = order;
-            if wire::send(control.as_fd(), &ready, listener.into_iter().collect()).is_err() {
+            if wire::send(control.as_fd(), &FromInit::Ready { facts }, fds).is_err() {
                 return 1;
             }
-            let ends = park::Ends { control, go, output: Some((stdout, stderr)), children };
+            let output = Some((stdout, stderr));
+            let ends = park::Ends { control, go, output, children, ruleset };
             i32::from(park::park(ends).is_err())
         }
         Err(failure) => {
@@ -84,8 +91,19 @@ fn live(order: Order<'_>) -> i32 {
     }
 }
 
-fn build(order: &Order<'_>) -> Result<(InitFacts, Option<OwnedFd>, OwnedFd), Failure> {
-    let mut keep: Vec<i32> = order.binds.iter().map(|bind| bind.mount.as_raw_fd()).collect();
+/// What a built sandbox has.
+struct Built {
+    facts: InitFacts,
+    /// Its mount namespace, for a claim.
+    mounts: OwnedFd,
+    /// Its Landlock rules.
+    ruleset: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
+    children: OwnedFd,
+}
+
+fn build(order: &Order<'_>) -> Result<Built, Failure> {
+    let mut keep: Vec<i32> = order.binds.iter().flat_map(OpenBind::descriptors).collect();
     keep.extend([&order.control, &order.go, &order.stdout, &order.stderr].map(AsRawFd::as_raw_fd));
     at("close foreign descriptors", sys::close_all_but(&keep))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -99,14 +117,18 @@ fn build(order: &Order<'_>) -> Result<(InitFacts, Option<OwnedFd>, OwnedFd), Fai
         at("leave a descriptor open", sys::leave_root_open())?;
     }
     let hidepid = root::enter(order)?;
+    let mounts = std::fs::File::open("/proc/self/ns/mnt").map(OwnedFd::from);
+    let mounts = at("open the mount namespace", mounts)?;
     if !order.spec.lacks(Weakness::Network) {
         at("bring loopback up", sys::loopback_up())?;
     }
     let listener = order.spec.listener_port.map(listen).transpose()?;
     let children = at("watch children", sys::child_signal_fd())?;
     sys::short_slice();
-    let landlock_abi = seal::seal(order)?;
-    Ok((InitFacts { landlock_abi, hidepid }, listener, children))
+    let rules = seal::seal(order)?;
+    let facts = InitFacts { landlock_abi: rules.as_ref().map(|rules| rules.abi), hidepid };
+    let ruleset = rules.map(|rules| rules.ruleset);
+    Ok(Built { facts, mounts, ruleset, listener, children })
 }
 
 fn await_launcher(order: &Order<'_>) -> Result<(), Failure> {

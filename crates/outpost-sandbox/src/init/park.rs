@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 
+use super::landlock;
 use super::root::is_program;
 use crate::sys;
 use crate::wire::{self, FromInit, Go, GoAnswer, Peer, ToInit};
@@ -23,6 +24,8 @@ pub(super) struct Ends {
     pub(super) output: Option<(OwnedFd, OwnedFd)>,
     /// Tells of ended children.
     pub(super) children: OwnedFd,
+    /// Landlock rules to be in force before the payload starts.
+    pub(super) ruleset: Option<OwnedFd>,
 }
 
 /// Parks until the end of the sandbox.
@@ -113,7 +116,9 @@ fn go(ends: &mut Ends) -> io::Result<Option<Pid>> {
         return fail(ends, "this sandbox was used before".to_owned());
     };
     let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    match start(&go, stdio) {
+    let enforced = ends.ruleset.take().map_or(Ok(()), |rules| landlock::enforce(rules.as_fd()));
+    let enforced = enforced.map_err(|error| format!("apply Landlock: {error}"));
+    match enforced.and_then(|()| start(&go, stdio)) {
         Ok(pid) => {
             wire::send(ends.control.as_fd(), &FromInit::Started, Vec::new())?;
             // The asker may be gone; the launcher knows, and that is what counts.

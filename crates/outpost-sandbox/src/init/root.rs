@@ -4,8 +4,9 @@
 //! so a link planted in a bound directory leads nowhere. Deliberately absent: /sys, and any mount that a payload
 //! could use to reach the host's tree.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Component, Path};
 
 use rustix::fs::{
@@ -18,9 +19,10 @@ use rustix::mount::{
 };
 use rustix::process::{fchdir, pivot_root};
 
-use super::{Failure, Order, at};
-use crate::spec::{Access, HOME_INSIDE, SandboxSpec};
-use crate::sys::mount_setattr;
+use super::overlay::Layers;
+use super::{Failure, Order, at, landlock};
+use crate::spec::{Access, HOME_INSIDE, binds_exactly};
+use crate::sys::{mount_setattr, mount_writable};
 use crate::userland::{DEVICES, Piece, Userland, synthesised_etc};
 use crate::weakness::{HOST_ROOT_INSIDE, Weakness};
 
@@ -32,19 +34,48 @@ const SHM_BYTES_MAX: u64 = 64 << 20;
 const BYTES_PER_INODE: u64 = 4096;
 /// Where the new root is put for a moment. Every system has it, and nothing below it is needed while building.
 const STAGING: &str = "/tmp";
+/// Where the layers of an overlay are put for a moment, in the new root.
+const STAGING_INSIDE: &str = "mnt";
 
 const RO: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
 const NODEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
 const NOEXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOEXEC;
 
-/// A mount copied by the launcher, waiting for its place inside.
+/// What the launcher opened for a bind, waiting for its place inside.
 #[derive(Debug)]
 pub(crate) struct OpenBind {
-    pub(crate) mount: OwnedFd,
-    pub(crate) is_dir: bool,
+    pub(crate) source: Source,
     pub(crate) inside: std::path::PathBuf,
     pub(crate) access: Access,
+}
+
+/// What a bind shows.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A copied mount.
+    Mount { mount: OwnedFd, is_dir: bool },
+    /// Layers to be made one.
+    Overlay(Layers),
+}
+
+impl OpenBind {
+    /// Its open descriptors.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        match &self.source {
+            Source::Mount { mount, .. } => vec![mount.as_raw_fd()],
+            Source::Overlay(layers) => layers.descriptors(),
+        }
+    }
+
+    /// What a disk limit is about: where the host keeps what is written.
+    pub(crate) fn written(&self) -> Option<BorrowedFd<'_>> {
+        match &self.source {
+            _ if self.access == Access::ReadOnly => None,
+            Source::Mount { mount, .. } => Some(mount.as_fd()),
+            Source::Overlay(layers) => layers.written(),
+        }
+    }
 }
 
 /// Copies the mount at `host`, a path of the system's own, with everything below it, detached.
@@ -65,8 +96,12 @@ pub(crate) fn copy_callers_mount(
     };
     let place = openat2(CWD, host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
     let kind = FileType::from_raw_mode(fstat(&place)?.st_mode);
-    let mount = open_tree(&place, c"", copy_flags() | OpenTreeFlags::AT_EMPTY_PATH)?;
-    Ok((mount, kind))
+    Ok((copy_opened_mount(&place)?, kind))
+}
+
+/// Copies the mount at a place that was opened.
+pub(super) fn copy_opened_mount(place: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(open_tree(place, c"", copy_flags() | OpenTreeFlags::AT_EMPTY_PATH)?)
 }
 
 fn copy_flags() -> OpenTreeFlags {
@@ -91,7 +126,7 @@ pub(super) fn enter(order: &Order<'_>) -> Result<bool, Failure> {
         at("make directories", tree.place(Path::new(dir), Some(true)))?;
     }
     at("link /var/tmp", symlinkat("../tmp", &tree.root, "var/tmp"))?;
-    userland(&tree, order.userland, kept_bits(spec))?;
+    userland(&tree, order.userland, kept_bits(&spec.weakened))?;
     let hidepid = proc(&tree, order)?;
     if spec.lacks(Weakness::Devices) {
         at("show the host's /dev", show(&tree, "/dev", "dev"))?;
@@ -100,7 +135,7 @@ pub(super) fn enter(order: &Order<'_>) -> Result<bool, Failure> {
     }
     scratch(&tree, order)?;
     for bind in order.binds {
-        own_bind(&tree, bind, spec)?;
+        own_bind(&tree, bind, &spec.weakened)?;
     }
     if let Some(mount) = at("copy the host's root", host_root)? {
         let shown = tree.mount(mount.as_fd(), Path::new(HOST_ROOT_INSIDE), true);
@@ -110,18 +145,42 @@ pub(super) fn enter(order: &Order<'_>) -> Result<bool, Failure> {
     at("enter the root", pivot_root(".", "."))?;
     at("leave the host's root", unmount(".", UnmountFlags::DETACH))?;
     at("enter the root", rustix::process::chdir("/"))?;
-    if !spec.lacks(Weakness::WritableRoot) {
-        at(
-            "seal the root",
-            mount_setattr(tree.root.as_fd(), (RO | NOSUID | NODEV).bits().into(), false),
-        )?;
-    }
+    seal(&tree, &spec.weakened)?;
     Ok(hidepid)
 }
 
+/// Adds binds to a root that was built and sealed; called in its mount namespace by the launcher's helper. `ruleset`
+/// allows then what they allow.
+pub(crate) fn add(
+    binds: &[OpenBind],
+    ruleset: Option<BorrowedFd<'_>>,
+    weakened: &BTreeSet<Weakness>,
+) -> Result<(), Failure> {
+    let tree = Tree { root: at("open the root", open_path(CWD, "/"))? };
+    at("open the root", mount_writable(tree.root.as_fd()))?;
+    for bind in binds {
+        own_bind(&tree, bind, weakened)?;
+        if let Some(ruleset) = ruleset.filter(|_| bind.access == Access::ReadWrite) {
+            let allowed =
+                tree.place(&bind.inside, None).and_then(|at| landlock::allow(ruleset, &at));
+            at(&format!("allow {} in Landlock", bind.inside.display()), allowed)?;
+        }
+    }
+    seal(&tree, weakened)
+}
+
+/// Nothing but what is mounted below it can be changed from here on.
+fn seal(tree: &Tree, weakened: &BTreeSet<Weakness>) -> Result<(), Failure> {
+    if weakened.contains(&Weakness::WritableRoot) {
+        return Ok(());
+    }
+    let attributes = (RO | NOSUID | NODEV).bits().into();
+    at("seal the root", mount_setattr(tree.root.as_fd(), attributes, false))
+}
+
 /// NOSUID, but for a proof.
-fn kept_bits(spec: &SandboxSpec) -> MountAttrFlags {
-    if spec.lacks(Weakness::SetuidBits) { MountAttrFlags::empty() } else { NOSUID }
+fn kept_bits(weakened: &BTreeSet<Weakness>) -> MountAttrFlags {
+    if weakened.contains(&Weakness::SetuidBits) { MountAttrFlags::empty() } else { NOSUID }
 }
 
 /// Shows a part of the host as it is, for a proof.
@@ -183,7 +242,7 @@ impl Tree {
     }
 }
 
-fn open_path<P: rustix::path::Arg>(dir: impl AsFd, name: P) -> io::Result<OwnedFd> {
+pub(super) fn open_path<P: rustix::path::Arg>(dir: impl AsFd, name: P) -> io::Result<OwnedFd> {
     let fd = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     if FileType::from_raw_mode(fstat(&fd)?.st_mode).is_symlink() {
         return Err(rustix::io::Errno::LOOP.into());
@@ -191,13 +250,13 @@ fn open_path<P: rustix::path::Arg>(dir: impl AsFd, name: P) -> io::Result<OwnedF
     Ok(fd)
 }
 
-fn attach(mount: BorrowedFd<'_>, place: &OwnedFd) -> io::Result<()> {
+pub(super) fn attach(mount: BorrowedFd<'_>, place: &OwnedFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount, c"", place, c"", flags)?)
 }
 
 /// A new file system in memory, bounded in bytes and inodes, not yet attached.
-fn memory_fs(bytes: u64, mode: &str, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+pub(super) fn memory_fs(bytes: u64, mode: &str, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let inodes = (bytes / BYTES_PER_INODE).clamp(1024, 1 << 22);
     fsconfig_set_string(&fs, "size", bytes.to_string())?;
@@ -325,7 +384,7 @@ fn scratch(tree: &Tree, order: &Order<'_>) -> Result<(), Failure> {
     for (path, bytes, mode) in
         [("/tmp", limits.tmp_bytes, "1777"), (HOME_INSIDE, limits.home_bytes, "700")]
     {
-        if !order.spec.binds_exactly(path) {
+        if !binds_exactly(&order.spec.binds, path) {
             let fs = memory_fs(bytes, mode, NOSUID | NODEV);
             at(
                 &format!("mount {path}"),
@@ -336,18 +395,21 @@ fn scratch(tree: &Tree, order: &Order<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn own_bind(tree: &Tree, bind: &OpenBind, spec: &SandboxSpec) -> Result<(), Failure> {
+fn own_bind(tree: &Tree, bind: &OpenBind, weakened: &BTreeSet<Weakness>) -> Result<(), Failure> {
     let put = || -> io::Result<()> {
-        let (extra, recursive) = match bind.access {
-            Access::ReadOnly if !spec.lacks(Weakness::WritableBinds) => (RO, true),
-            Access::ReadOnly | Access::ReadWrite => (MountAttrFlags::empty(), true),
+        let merged;
+        let (mount, is_dir) = match &bind.source {
+            Source::Mount { mount, is_dir } => (mount, *is_dir),
+            Source::Overlay(layers) => {
+                merged = layers.mount(&tree.place(Path::new(STAGING_INSIDE), Some(true))?)?;
+                (&merged, true)
+            }
         };
-        mount_setattr(
-            bind.mount.as_fd(),
-            (extra | kept_bits(spec) | NODEV).bits().into(),
-            recursive,
-        )?;
-        tree.mount(bind.mount.as_fd(), &bind.inside, bind.is_dir)
+        let read_only =
+            bind.access == Access::ReadOnly && !weakened.contains(&Weakness::WritableBinds);
+        let extra = if read_only { RO } else { MountAttrFlags::empty() };
+        mount_setattr(mount.as_fd(), (extra | kept_bits(weakened) | NODEV).bits().into(), true)?;
+        tree.mount(mount.as_fd(), &bind.inside, is_dir)
     };
     at(&format!("bind at {}", bind.inside.display()), put())
 }

@@ -1,11 +1,13 @@
 //! Gives up every privilege, for good, in an order in which each step is still allowed.
 
 use std::io;
+use std::os::fd::AsFd as _;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
-use super::{Failure, Order, at, landlock};
+use super::landlock::{self, Rules};
+use super::{Failure, Order, at};
 use crate::spec::{Access, HOME_INSIDE};
 use crate::weakness::Weakness;
 
@@ -15,8 +17,8 @@ const CAPABILITIES_MAX: u32 = 64;
 /// POSIX message queues of one user: memory that no file system's size bounds. The kernel's own default.
 const MESSAGE_QUEUE_BYTES_MAX: u64 = 819_200;
 
-/// Drops everything. Returns the Landlock ABI in force, if any.
-pub(super) fn seal(order: &Order<'_>) -> Result<Option<u32>, Failure> {
+/// Drops everything. Returns the Landlock rules that are to be in force when the payload starts, if the kernel has any.
+pub(super) fn seal(order: &Order<'_>) -> Result<Option<Rules>, Failure> {
     limits(order)?;
     let spec = order.spec;
     if !spec.lacks(Weakness::Capabilities) {
@@ -36,11 +38,15 @@ pub(super) fn seal(order: &Order<'_>) -> Result<Option<u32>, Failure> {
             .filter(|bind| bind.access == Access::ReadWrite)
             .filter_map(|bind| bind.inside.to_str()),
     );
-    let abi = if spec.lacks(Weakness::Landlock) {
+    let rules = if spec.lacks(Weakness::Landlock) {
         None
     } else {
-        at("apply Landlock", landlock::restrict(&writable))?
+        at("make Landlock rules", landlock::rules(&writable))?
     };
+    if let Some(rules) = rules.as_ref().filter(|_| spec.lacks(Weakness::NewPrivileges)) {
+        // Now or never: it takes a capability.
+        at("apply Landlock", landlock::enforce(rules.ruleset.as_fd()))?;
+    }
     let none = CapabilitySet::empty();
     let empty = CapabilitySets { effective: none, permitted: none, inheritable: none };
     if spec.lacks(Weakness::Capabilities) {
@@ -51,7 +57,7 @@ pub(super) fn seal(order: &Order<'_>) -> Result<Option<u32>, Failure> {
     if !spec.lacks(Weakness::Filter) && !spec.lacks(Weakness::NewPrivileges) {
         at("install the system call filter", crate::sys::install_filter(order.filter))?;
     }
-    Ok(abi)
+    Ok(rules)
 }
 
 /// For a proof: what this process has, its programs get.

@@ -9,10 +9,12 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::cgroup::Group;
 use super::host::{Host, userns_hint};
+use super::meter::Disks;
 use crate::error::Refusal;
-use crate::init::root::{OpenBind, copy_callers_mount};
+use crate::init::overlay::Layers;
+use crate::init::root::{OpenBind, Source, copy_callers_mount};
 use crate::init::{self, Order};
-use crate::spec::{Access, Bind, Owner, PAYLOAD_ID_INSIDE, SandboxSpec};
+use crate::spec::{Bind, Owner, PAYLOAD_ID_INSIDE, SandboxSpec};
 use crate::sys::{self, Side};
 use crate::weakness::Weakness;
 use crate::wire::{self, ToInit};
@@ -42,25 +44,21 @@ pub(super) struct Newborn {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) group: Group,
-    /// What its disk limit is about; empty without one.
-    pub(super) disks: Vec<OwnedFd>,
+    /// What may be written.
+    pub(super) disks: Disks,
 }
 
 /// Starts the init of `spec`, which was validated. Nothing stays behind on failure.
 pub(super) fn give_birth(host: &mut Host, spec: &SandboxSpec) -> Result<Newborn, Refusal> {
     let owner = payload_owner(host, spec)?;
-    let binds = spec
-        .binds
-        .iter()
-        .map(|bind| open_bind(bind, spec.lacks(Weakness::Links)))
-        .collect::<Result<Vec<_>, _>>()?;
+    let binds = open_binds(&spec.binds, spec.lacks(Weakness::Links))?;
     let failed =
         |step: &str, error: io::Error| Refusal::Build { message: format!("{step}: {error}") };
     let group = host
         .cgroups
         .create(&spec.id, &spec.limits)
         .map_err(|error| failed("make cgroups", error))?;
-    let disks = match disks(spec, &binds) {
+    let disks = match Disks::of(&binds) {
         Ok(disks) => disks,
         Err(error) => {
             host.cgroups.remove(group);
@@ -85,15 +83,6 @@ pub(super) fn give_birth(host: &mut Host, spec: &SandboxSpec) -> Result<Newborn,
     }
 }
 
-/// The read-write binds of a sandbox whose disk is limited, opened to be measured.
-fn disks(spec: &SandboxSpec, binds: &[OpenBind]) -> io::Result<Vec<OwnedFd>> {
-    if spec.limits.disk_bytes.is_none() && spec.limits.disk_files.is_none() {
-        return Ok(Vec::new());
-    }
-    let writable = binds.iter().filter(|bind| bind.access == Access::ReadWrite);
-    writable.map(|bind| bind.mount.try_clone()).collect()
-}
-
 /// Who the payload is on the host.
 fn payload_owner(host: &Host, spec: &SandboxSpec) -> Result<Owner, Refusal> {
     match spec.payload_owner {
@@ -106,25 +95,35 @@ fn payload_owner(host: &Host, spec: &SandboxSpec) -> Result<Owner, Refusal> {
     }
 }
 
+/// Opens binds in their order.
+pub(super) fn open_binds(binds: &[Bind], through_links: bool) -> Result<Vec<OpenBind>, Refusal> {
+    binds.iter().map(|bind| open_bind(bind, through_links)).collect()
+}
+
 /// Opens a bind while the launcher's rights still apply: its parents may be closed to the payload.
 fn open_bind(bind: &Bind, through_links: bool) -> Result<OpenBind, Refusal> {
     let shown = bind.host.display();
     let refuse = |message: String| Refusal::InvalidSpec { message };
-    let (mount, kind) = copy_callers_mount(&bind.host, through_links).map_err(|error| {
-        let hint = if error.raw_os_error() == Some(libc::ELOOP) {
-            "it leads through a symbolic link; give the real path"
-        } else {
-            "the path must exist and be readable by Outpost"
+    let cannot = |error: io::Error| {
+        let hint = match error.raw_os_error() {
+            Some(libc::ELOOP) => "it leads through a symbolic link; give the real path",
+            _ if bind.overlay.is_some() => "all layers must exist and be readable by Outpost",
+            _ => "the path must exist and be readable by Outpost",
         };
         refuse(format!("bind {shown}: {error}; {hint}"))
-    })?;
+    };
+    let (inside, access) = (bind.inside.clone(), bind.access);
+    if let Some(overlay) = &bind.overlay {
+        let layers = Layers::open(bind, overlay, through_links).map_err(cannot)?;
+        return Ok(OpenBind { source: Source::Overlay(layers), inside, access });
+    }
+    let (mount, kind) = copy_callers_mount(&bind.host, through_links).map_err(cannot)?;
     if !matches!(kind, FileType::Directory | FileType::RegularFile) {
         return Err(refuse(format!(
             "bind {shown}: only directories and regular files can be bound"
         )));
     }
-    let is_dir = kind.is_dir();
-    Ok(OpenBind { mount, is_dir, inside: bind.inside.clone(), access: bind.access })
+    Ok(OpenBind { source: Source::Mount { mount, is_dir: kind.is_dir() }, inside, access })
 }
 
 /// The init's ends of sockets and pipes; dropping them in the launcher makes the init the only holder.
@@ -169,7 +168,7 @@ fn clone_init(
             })
         }
         Ok(Side::Parent { pid, pidfd }) => {
-            let disks = Vec::new();
+            let disks = Disks::default();
             Ok((Newborn { pid, pidfd, control, go, stdout, stderr, group, disks }, init_ends))
         }
         Err(error) => Err((group, error)),

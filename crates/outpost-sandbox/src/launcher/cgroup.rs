@@ -41,6 +41,8 @@ pub(crate) struct Cgroups {
     notes: Vec<String>,
     /// Directories of ended sandboxes that the kernel did not let go of yet.
     trash: Vec<Trash>,
+    /// Groups made so far. In each name, since a claimed sandbox leaves its first name to another.
+    made: u64,
 }
 
 /// A directory to be removed.
@@ -80,8 +82,13 @@ impl Cgroups {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let hierarchies = parse_hierarchies(&mounts, &own);
-        let mut this =
-            Self { unified: None, reach: BTreeMap::new(), notes: Vec::new(), trash: Vec::new() };
+        let mut this = Self {
+            unified: None,
+            reach: BTreeMap::new(),
+            notes: Vec::new(),
+            trash: Vec::new(),
+            made: 0,
+        };
         let mut v2_controllers = Vec::new();
         if let Some(place) = hierarchies.get("") {
             match open_unified(place, name, &mut this.trash) {
@@ -145,7 +152,8 @@ impl Cgroups {
     /// Makes the groups of one sandbox with its limits. Nothing stays behind on failure.
     pub(crate) fn create(&mut self, id: &str, limits: &Limits) -> io::Result<Group> {
         let mut group = Group::default();
-        let result = self.fill(&mut group, id, limits);
+        self.made += 1;
+        let result = self.fill(&mut group, &format!("{id}.{}", self.made), limits);
         match result {
             Ok(()) => Ok(group),
             Err(error) => {
@@ -155,9 +163,9 @@ impl Cgroups {
         }
     }
 
-    fn fill(&self, group: &mut Group, id: &str, limits: &Limits) -> io::Result<()> {
+    fn fill(&self, group: &mut Group, name: &str, limits: &Limits) -> io::Result<()> {
         if let Some(base) = &self.unified {
-            let dir = base.join(id);
+            let dir = base.join(name);
             fs::create_dir(&dir)?;
             group.unified = Some(dir);
         }
@@ -166,7 +174,7 @@ impl Cgroups {
             let dir = match reach {
                 Reach::V2 => group.unified.clone().unwrap_or_default(),
                 Reach::V1(base) => {
-                    let dir = base.join(id);
+                    let dir = base.join(name);
                     fs::create_dir(&dir)?;
                     group.v1.insert(controller, dir.clone());
                     dir

@@ -6,9 +6,11 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::cgroup::Cgroups;
+use super::helper;
 use super::keep::Wishes;
+use crate::init::overlay::Layers;
 use crate::report::{HostReport, Isolation, IsolationLevel};
-use crate::spec::{DEFAULT_PAYLOAD_OWNER, Owner};
+use crate::spec::{Bind, DEFAULT_PAYLOAD_OWNER, Owner};
 use crate::sys;
 use crate::userland::Userland;
 use crate::wire::InitFacts;
@@ -26,6 +28,7 @@ pub(super) struct Host {
     /// Weakened sandboxes may be made.
     pub(super) for_proofs: bool,
     extra_groups: bool,
+    overlay: bool,
 }
 
 impl Host {
@@ -55,6 +58,7 @@ impl Host {
             filter,
             for_proofs,
             extra_groups,
+            overlay: overlays_work(socket).is_ok(),
         })
     }
 
@@ -117,6 +121,7 @@ impl Host {
             rootless: self.rootless,
             payload_owner: self.payload_owner,
             isolation: self.isolation(&facts, &Wishes::default()),
+            overlay: self.overlay,
         }
     }
 }
@@ -144,6 +149,41 @@ fn enter_own_namespace(me: Owner) -> io::Result<()> {
     let mount = crate::init::root::copy_mount(Path::new("/usr"))?;
     drop(mount);
     Ok(())
+}
+
+/// Makes an overlay of directories beside the socket, where the product's data is, in a user namespace as a sandbox
+/// has one, and changes something in it.
+fn overlays_work(socket: &Path) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    let dir = super::beside(socket, ".overlay");
+    let path = |name: &str| dir.join(name);
+    // One that was killed may have left it.
+    let _not_there = std::fs::remove_dir_all(&dir);
+    let lay_out = || -> io::Result<Layers> {
+        for name in ["lower", "upper", "work"] {
+            std::fs::create_dir_all(path(name))?;
+        }
+        std::fs::write(path("lower/file"), "lower")?;
+        let bind = Bind::overlay(path("upper"), Some(path("work")), vec![path("lower")], "/");
+        Layers::open(&bind, bind.overlay.as_ref().ok_or(io::ErrorKind::NotFound)?, false)
+    };
+    let change = |layers: &Layers| -> io::Result<()> {
+        use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+        use rustix::mount::{MountPropagationFlags, mount_change};
+        enter_own_namespace(Owner::current())?;
+        mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+        let staging = openat(CWD, "/tmp", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let merged = layers.mount(&staging)?;
+        let append = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+        let file = openat(&merged, "file", append, Mode::empty())?;
+        rustix::io::write(&file, b"and upper")?;
+        Ok(mkdirat(&merged, "made", Mode::RWXU)?)
+    };
+    let tried = lay_out()
+        .map_err(text)
+        .and_then(|layers| helper::run(&layers.descriptors(), || change(&layers).map_err(text)));
+    let removed = std::fs::remove_dir_all(&dir).map_err(text);
+    tried.and(removed)
 }
 
 /// Root in a container may lack what makes it root.
@@ -200,7 +240,7 @@ pub(super) fn userns_hint(error: &io::Error) -> String {
     format!("user namespaces cannot be used ({error}); {hint}")
 }
 
-/// A sandbox costs the launcher six descriptors. The soft bound may be raised to the hard one by anybody.
+/// A sandbox costs the launcher six descriptors, a parked one eight. The soft bound may be raised to the hard one by anybody.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let _stays_as_it_is =

@@ -1,18 +1,23 @@
 //! One sandbox as the launcher keeps it, from birth to release.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::birth::Newborn;
 use super::cgroup::{Cgroups, Group};
+use super::claim::{self, Doors};
 use super::{BUILD_SECONDS_MAX, ORPHAN_FINISHED_SECONDS, ORPHAN_PARKED_SECONDS};
+use crate::error::Refusal;
+use crate::init::root::OpenBind;
 use crate::report::{ExitReport, Isolation};
-use crate::spec::{Access, HOME_INSIDE, SandboxSpec};
+use crate::spec::{Access, Bind, Claim, HOME_INSIDE, Limits, SandboxSpec, binds_exactly};
 use crate::sys::Reaped;
 use crate::weakness::Weakness;
-use crate::wire::{Record, Stage};
+use crate::wire::{InitFacts, Record, Stage};
 
 /// How far a kept sandbox is.
 #[derive(Debug)]
@@ -38,7 +43,7 @@ pub(super) struct Wishes {
     pub(super) bound_home: bool,
     pub(super) disk_bytes: bool,
     pub(super) disk_files: bool,
-    pub(super) weakened: Vec<Weakness>,
+    pub(super) weakened: BTreeSet<Weakness>,
 }
 
 impl Wishes {
@@ -50,13 +55,17 @@ impl Wishes {
     fn of(spec: &SandboxSpec) -> Self {
         let limits = &spec.limits;
         Self {
-            writable_binds: spec.binds.iter().any(|bind| bind.access == Access::ReadWrite),
-            bound_home: spec.binds_exactly(HOME_INSIDE),
+            writable_binds: writes(&spec.binds),
+            bound_home: binds_exactly(&spec.binds, HOME_INSIDE),
             disk_bytes: limits.disk_bytes.is_some(),
             disk_files: limits.disk_files.is_some(),
-            weakened: spec.weakened.iter().copied().collect(),
+            weakened: spec.weakened.clone(),
         }
     }
+}
+
+fn writes(binds: &[Bind]) -> bool {
+    binds.iter().any(|bind| bind.access == Access::ReadWrite)
 }
 
 /// What exists only while the init lives.
@@ -67,6 +76,8 @@ pub(super) struct Living {
     pub(super) control: OwnedFd,
     pub(super) go: OwnedFd,
     pub(super) listener: Option<OwnedFd>,
+    /// For a claim; gone once there was one, or the payload was started.
+    pub(super) doors: Option<Doors>,
     pub(super) group: Group,
 }
 
@@ -74,12 +85,18 @@ pub(super) struct Living {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) id: String,
+    /// Its name before a claim. Who asked for the claim and gave up knows only that.
+    pub(super) former_id: Option<String>,
     pub(super) phase: Phase,
     pub(super) living: Option<Living>,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) isolation: Option<Isolation>,
+    pub(super) facts: InitFacts,
     pub(super) wishes: Wishes,
+    pub(super) limits: Limits,
+    /// Where its binds are, inside.
+    places: BTreeSet<PathBuf>,
     wall: Option<Duration>,
     born: Instant,
     exit: Option<(Option<i32>, Option<i32>)>,
@@ -97,12 +114,16 @@ impl Kept {
         let Newborn { pid, pidfd, control, go, stdout, stderr, group, .. } = newborn;
         Self {
             id: spec.id.clone(),
+            former_id: None,
             phase: Phase::Building { seq, failure: None },
-            living: Some(Living { pid, pidfd, control, go, listener: None, group }),
+            living: Some(Living { pid, pidfd, control, go, listener: None, doors: None, group }),
             stdout,
             stderr,
             isolation: None,
+            facts: InitFacts::default(),
             wishes: Wishes::of(spec),
+            limits: spec.limits.clone(),
+            places: spec.binds.iter().map(|bind| bind.inside.clone()).collect(),
             wall: spec.limits.wall_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             born: now,
             exit: None,
@@ -111,6 +132,38 @@ impl Kept {
             disk_limit_hit: false,
             expired: false,
             forget: false,
+        }
+    }
+
+    /// Refuses a claim that cannot be: this one was started or claimed before, or has something at the same place.
+    pub(super) fn may_be_claimed(&self, claim: &Claim) -> Result<(), Refusal> {
+        let refuse = |message: String| Err(Refusal::InvalidSpec { message });
+        let open = self.living.as_ref().is_some_and(|living| living.doors.is_some());
+        if !open || !matches!(self.phase, Phase::Parked) {
+            return refuse(format!("{} was started or claimed before; take another", self.id));
+        }
+        match claim.binds.iter().find(|bind| self.places.contains(&bind.inside)) {
+            Some(bind) => refuse(format!("{} has a bind at {}", self.id, bind.inside.display())),
+            None => Ok(()),
+        }
+    }
+
+    /// Attaches what was opened for a claim, once.
+    pub(super) fn attach(&mut self, binds: &[OpenBind], drop_groups: bool) -> Result<(), String> {
+        let doors = self.living.as_mut().and_then(|living| living.doors.take());
+        let doors = doors.ok_or("it is gone")?;
+        claim::attach(&doors, binds, &self.wishes.weakened, drop_groups)
+    }
+
+    /// Is from now on what the claim made of it.
+    pub(super) fn become_claimed(&mut self, claim: Claim) {
+        let Claim { id, binds, wall_seconds } = claim;
+        self.former_id = Some(std::mem::replace(&mut self.id, id));
+        self.wishes.writable_binds |= writes(&binds);
+        self.wishes.bound_home |= binds_exactly(&binds, HOME_INSIDE);
+        self.places.extend(binds.into_iter().map(|bind| bind.inside));
+        if let Some(seconds) = wall_seconds {
+            self.wall = Some(Duration::from_secs(seconds.into()));
         }
     }
 

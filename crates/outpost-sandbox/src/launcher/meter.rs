@@ -17,9 +17,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat, statfs};
 use serde::{Deserialize, Serialize};
 
+use crate::init::root::{OpenBind, Source};
 use crate::spec::Limits;
 use crate::sys;
 use crate::wire::{self, FRAME_FDS_MAX, Peer};
@@ -40,6 +41,8 @@ const PROCESSES_MAX: usize = 100_000;
 const ROOM_MILLIS_MAX: u32 = 5_000;
 /// Longest wait when there is nothing to do, milliseconds.
 const WAIT_MILLIS_MAX: u32 = 60_000;
+/// File system type of overlays (`OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`).
+const OVERLAY_MAGIC: u64 = 0x794c_7630;
 /// What `st_blocks` counts in (`stat(2)`), bytes.
 const BLOCK_BYTES: u64 = 512;
 
@@ -47,9 +50,9 @@ const BLOCK_BYTES: u64 = 512;
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
     /// A sandbox with its init's process number; directories beside it.
-    Watch { key: u64, pid: i32, bytes_max: Option<u64>, files_max: Option<u64> },
+    Watch { key: u64, pid: i32, bytes_max: Option<u64>, files_max: Option<u64>, overlay: bool },
     /// More directories of it.
-    More { key: u64 },
+    More { key: u64, overlay: bool },
     /// It ended.
     Forget { key: u64 },
 }
@@ -60,6 +63,24 @@ pub(super) struct Over {
     pub(super) key: u64,
     /// Which limit, and how much there is.
     pub(super) what: String,
+}
+
+/// What is measured of a sandbox.
+#[derive(Debug, Default)]
+pub(super) struct Disks {
+    pub(super) dirs: Vec<OwnedFd>,
+    /// Some of them are upper directories of overlays: what the payload opens is on a device of the overlay's own.
+    pub(super) overlay: bool,
+}
+
+impl Disks {
+    /// What may be written through `binds`.
+    pub(super) fn of(binds: &[OpenBind]) -> io::Result<Self> {
+        let written = || binds.iter().filter_map(|bind| Some((bind, bind.written()?)));
+        let dirs = written().map(|(_, fd)| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
+        let overlay = written().any(|(bind, _)| matches!(bind.source, Source::Overlay(_)));
+        Ok(Self { dirs, overlay })
+    }
 }
 
 /// The launcher's end.
@@ -97,15 +118,21 @@ impl Meter {
         key: u64,
         pid: i32,
         limits: &Limits,
-        mut dirs: Vec<OwnedFd>,
+        mut disks: Disks,
     ) -> io::Result<()> {
-        let later = dirs.split_off(dirs.len().min(FRAME_FDS_MAX));
+        let later = disks.dirs.split_off(disks.dirs.len().min(FRAME_FDS_MAX));
         let (bytes_max, files_max) = (limits.disk_bytes, limits.disk_files);
-        self.send(&Order::Watch { key, pid, bytes_max, files_max }, dirs)?;
-        let mut later = later.into_iter().peekable();
-        while later.peek().is_some() {
-            let some = later.by_ref().take(FRAME_FDS_MAX).collect();
-            self.send(&Order::More { key }, some)?;
+        let overlay = disks.overlay;
+        self.send(&Order::Watch { key, pid, bytes_max, files_max, overlay }, disks.dirs)?;
+        self.more(key, Disks { dirs: later, overlay })
+    }
+
+    /// Watches more of a sandbox.
+    pub(super) fn more(&self, key: u64, disks: Disks) -> io::Result<()> {
+        let mut dirs = disks.dirs.into_iter().peekable();
+        while dirs.peek().is_some() {
+            let some = dirs.by_ref().take(FRAME_FDS_MAX).collect();
+            self.send(&Order::More { key, overlay: disks.overlay }, some)?;
         }
         Ok(())
     }
@@ -140,7 +167,7 @@ impl Meter {
 
 /// A sandbox under watch.
 struct Watched {
-    dirs: Vec<OwnedFd>,
+    disks: Disks,
     pid: i32,
     bytes_max: u64,
     files_max: u64,
@@ -186,15 +213,17 @@ fn measure(socket: OwnedFd) -> io::Result<()> {
 fn listen(socket: &OwnedFd, watched: &mut BTreeMap<u64, Watched>) -> io::Result<bool> {
     loop {
         match wire::receive::<Order>(socket.as_fd(), Peer::Trusted) {
-            Ok(Some((Order::Watch { key, pid, bytes_max, files_max }, dirs))) => {
+            Ok(Some((Order::Watch { key, pid, bytes_max, files_max, overlay }, dirs))) => {
                 let (bytes_max, files_max) =
                     (bytes_max.unwrap_or(u64::MAX), files_max.unwrap_or(u64::MAX));
                 let due = Instant::now();
-                watched.insert(key, Watched { dirs, pid, bytes_max, files_max, due });
+                let disks = Disks { dirs, overlay };
+                watched.insert(key, Watched { disks, pid, bytes_max, files_max, due });
             }
-            Ok(Some((Order::More { key }, dirs))) => {
+            Ok(Some((Order::More { key, overlay }, dirs))) => {
                 if let Some(one) = watched.get_mut(&key) {
-                    one.dirs.extend(dirs);
+                    one.disks.dirs.extend(dirs);
+                    one.disks.overlay |= overlay;
                 }
             }
             Ok(Some((Order::Forget { key }, _))) => drop(watched.remove(&key)),
@@ -216,7 +245,7 @@ enum Look {
 fn look(socket: &OwnedFd, watched: &mut BTreeMap<u64, Watched>, key: u64) -> io::Result<Look> {
     let mut sum = Sum::default();
     let mut index = 0;
-    while let Some(dir) = watched.get(&key).and_then(|one| one.dirs.get(index)) {
+    while let Some(dir) = watched.get(&key).and_then(|one| one.disks.dirs.get(index)) {
         index += 1;
         let Ok(mut walk) = Walk::start(dir.as_fd(), &mut sum) else { continue };
         while walk.slice(&mut sum) {
@@ -333,14 +362,18 @@ fn open_dir(parent: BorrowedFd<'_>, name: &CStr, sum: &mut Sum) -> Option<Dir> {
 /// Adds files without a name that processes of the sandbox have open.
 fn deleted(one: &Watched, sum: &mut Sum) {
     let devices: HashSet<u64> =
-        one.dirs.iter().filter_map(|dir| fstat(dir).ok()).map(|stat| stat.st_dev).collect();
+        one.disks.dirs.iter().filter_map(|dir| fstat(dir).ok()).map(|stat| stat.st_dev).collect();
     for pid in descendants(one.pid, &parents()) {
         // Nothing to be read from one that just ended, nor from init itself, which has nothing open of the payload's.
         let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
         for open in open.into_iter().flatten().flatten() {
             let Ok(stat) = rustix::fs::stat(open.path()) else { continue };
             let file = FileType::from_raw_mode(stat.st_mode).is_file();
-            if file && stat.st_nlink == 0 && devices.contains(&stat.st_dev) {
+            let on_overlay = || {
+                one.disks.overlay
+                    && statfs(open.path()).is_ok_and(|fs| fs.f_type as u64 == OVERLAY_MAGIC)
+            };
+            if file && stat.st_nlink == 0 && (devices.contains(&stat.st_dev) || on_overlay()) {
                 sum.add(&stat);
             }
         }

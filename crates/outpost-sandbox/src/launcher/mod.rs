@@ -6,6 +6,8 @@
 
 mod birth;
 pub(crate) mod cgroup;
+mod claim;
+mod helper;
 mod host;
 mod keep;
 mod meter;

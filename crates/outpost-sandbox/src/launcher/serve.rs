@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::net::{SocketFlags, accept_with};
 
-use super::birth::give_birth;
+use super::birth::{give_birth, open_binds};
+use super::claim::Doors;
 use super::host::Host;
 use super::keep::{Kept, Phase};
-use super::meter::Meter;
+use super::meter::{Disks, Meter};
 use super::{OUTBOX_FRAMES_MAX, SANDBOXES_MAX, SWEEP_MILLIS, complain};
 use crate::error::Refusal;
-use crate::spec::{Limits, SandboxSpec};
+use crate::init::root::OpenBind;
+use crate::spec::{Claim, Limits, SandboxSpec};
 use crate::sys;
+use crate::weakness::Weakness;
 use crate::wire::{self, Answer, Ask, Frame, FromInit, Peer, Request, Said, ToInit, Versions};
 
 const TOKEN_LISTENER: u64 = 0;
@@ -216,6 +219,7 @@ impl Service {
                 Ok(()) => return,
                 Err(refusal) => Err(refusal),
             },
+            Ask::Claim { id, claim } => self.claim(&id, *claim),
             Ask::Inventory => {
                 let known =
                     |kept: &&Kept| !kept.forget && !matches!(kept.phase, Phase::Building { .. });
@@ -233,7 +237,10 @@ impl Service {
             },
             Ask::Signal { id, signal } => self.find(&id).map(|key| self.signal(key, signal)),
             Ask::Kill { id } => self.find(&id).map(|key| self.kill(key, false)),
-            Ask::Release { id } => self.find(&id).map(|key| self.kill(key, true)),
+            Ask::Release { id } => {
+                let found = self.find(&id).or_else(|none| self.find_former(&id).ok_or(none));
+                found.map(|key| self.kill(key, true))
+            }
             Ask::Shutdown => {
                 self.shutdown = true;
                 let keys: Vec<u64> = self.kept.keys().copied().collect();
@@ -329,15 +336,61 @@ impl Service {
         Ok(())
     }
 
+    fn find_former(&self, id: &str) -> Option<u64> {
+        let was = |kept: &Kept| kept.former_id.as_deref() == Some(id);
+        self.kept.iter().find(|(_, kept)| was(kept)).map(|(key, _)| *key)
+    }
+
+    /// Takes a parked sandbox for an attempt. What is refused leaves it as it was; what fails half-way ends it.
+    fn claim(&mut self, id: &str, claim: Claim) -> Result<Answer, Refusal> {
+        claim.validate().map_err(|error| Refusal::InvalidSpec { message: error.to_string() })?;
+        let key = self.find(id)?;
+        // Who was told to start is no longer to be had.
+        self.hear_init(key, epoll::EventFlags::IN);
+        if self.keys.contains_key(&claim.id) {
+            return Err(Refusal::AlreadyExists { id: claim.id });
+        }
+        let gone = || Refusal::NotFound { id: id.to_owned() };
+        let kept = self.kept.get_mut(&key).ok_or_else(gone)?;
+        kept.may_be_claimed(&claim)?;
+        let binds = open_binds(&claim.binds, kept.wishes.weakened.contains(&Weakness::Links))?;
+        let attached = kept.attach(&binds, !self.host.rootless);
+        let watched = attached.and_then(|()| self.meter_more(key, &binds));
+        if let Err(message) = watched {
+            complain(&format!("{id} could not be claimed and is ended: {message}"));
+            self.kill(key, true);
+            return Err(Refusal::Build { message });
+        }
+        let kept = self.kept.get_mut(&key).ok_or_else(gone)?;
+        self.keys.remove(id);
+        self.keys.insert(claim.id.clone(), key);
+        kept.become_claimed(claim);
+        let isolation = self.host.isolation(&kept.facts, &kept.wishes);
+        kept.isolation = Some(isolation.clone());
+        let id_now = kept.id.clone();
+        Ok(Answer::Claimed { was: id.to_owned(), id: id_now, isolation: Box::new(isolation) })
+    }
+
+    /// Has what a claim may write watched with the rest.
+    fn meter_more(&mut self, key: u64, binds: &[OpenBind]) -> Result<(), String> {
+        let text = |error: io::Error| format!("watch its disk: {error}");
+        let disks = Disks::of(binds).map_err(text)?;
+        let Some(kept) = self.kept.get(&key) else { return Ok(()) };
+        let Some(living) = &kept.living else { return Ok(()) };
+        let watched = match &self.meter {
+            Some(meter) if kept.wishes.is_metered() => meter.more(key, disks),
+            _ => {
+                let (pid, limits) = (living.pid, kept.limits.clone());
+                self.meter(key, pid, &limits, disks)
+            }
+        };
+        watched.map_err(text)
+    }
+
     /// Has the disk of a sandbox watched, if there is anything to watch.
-    fn meter(
-        &mut self,
-        key: u64,
-        pid: i32,
-        limits: &Limits,
-        disks: Vec<OwnedFd>,
-    ) -> io::Result<()> {
-        if disks.is_empty() {
+    fn meter(&mut self, key: u64, pid: i32, limits: &Limits, disks: Disks) -> io::Result<()> {
+        let limited = limits.disk_bytes.is_some() || limits.disk_files.is_some();
+        if disks.dirs.is_empty() || !limited {
             return Ok(());
         }
         let meter = match self.meter.take() {
@@ -473,8 +526,14 @@ impl Service {
                 let seq = *seq;
                 kept.isolation = Some(self.host.isolation(&facts, &kept.wishes));
                 if let Some(living) = &mut kept.living {
-                    living.listener = fds.into_iter().next();
+                    let mut fds = fds.into_iter();
+                    living.doors = fds.next().map(|mounts| {
+                        let ruleset = facts.landlock_abi.and_then(|_| fds.next());
+                        Doors { mounts, ruleset }
+                    });
+                    living.listener = fds.next();
                 }
+                kept.facts = facts;
                 kept.phase = Phase::Parked;
                 self.answer_with_record(seq, key);
             }
@@ -482,7 +541,10 @@ impl Service {
                 failure.get_or_insert(message);
             }
             (FromInit::Started, Phase::Parked) => {
-                kept.phase = Phase::Running { since: Instant::now() }
+                kept.phase = Phase::Running { since: Instant::now() };
+                if let Some(living) = &mut kept.living {
+                    living.doors = None;
+                }
             }
             (FromInit::StartFailed { .. }, Phase::Parked) => {}
             (FromInit::Exited { code, signal }, Phase::Running { .. }) => {

@@ -86,6 +86,7 @@ fn of_request(request: &Request, seen: &mut Kinds) {
             seen.extend(spec.limits.wall_seconds.map(|_| "with wall limit"));
             "Ask::Create"
         }
+        Ask::Claim { .. } => "Ask::Claim",
         Ask::Inventory => "Ask::Inventory",
         Ask::Attach { .. } => "Ask::Attach",
         Ask::Signal { .. } => "Ask::Signal",
@@ -126,6 +127,7 @@ fn of_answer(answer: &Answer, seen: &mut Kinds) {
             "Answer::Sandbox"
         }
         Answer::Inventory { .. } => "Answer::Inventory",
+        Answer::Claimed { .. } => "Answer::Claimed",
         Answer::Done => "Answer::Done",
     };
     seen.insert(kind);

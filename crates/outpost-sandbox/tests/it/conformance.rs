@@ -27,7 +27,8 @@ async fn suite() {
 /// Runs `suite` again in a process of an ordinary user; when the tests run as one, `suite` is that already.
 #[test]
 fn as_ordinary_user() {
-    let arguments = ["--test-threads=2", "conformance::suite", "lifetime::", "disk::"];
+    let arguments =
+        ["--test-threads=2", "conformance::suite", "lifetime::", "disk::", "overlay::", "claim::"];
     let launcher = env!("CARGO_BIN_EXE_outpost-launcher").as_ref();
     let Some(said) = ordinary::again(LAUNCHER_VARIABLE, launcher, &arguments) else { return };
     assert!(said.contains("passed  twenty sandboxes at once"), "the suite did not run");

@@ -88,7 +88,12 @@ async fn who_was_not_greeted_hears_nothing() {
     let parked = first.create(spec).await.unwrap();
     let running = parked.start(Payload::new(["sh", "-c", script])).await.unwrap();
     let launcher = first.host().await.unwrap().launcher_pid;
-    let fds = || std::fs::read_dir(format!("/proc/{launcher}/fd")).unwrap().count();
+    let open = || std::fs::read_dir(format!("/proc/{launcher}/fd")).unwrap().flatten();
+    let fds = || open().count();
+    let is_door = |entry: std::fs::DirEntry| {
+        std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("mnt:"))
+    };
+    eventually("the end of what only a parked one needs", || !open().any(is_door)).await;
     let connected = fds();
     drop(running);
     first.disconnect().await;

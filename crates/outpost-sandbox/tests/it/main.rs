@@ -1,11 +1,13 @@
 //! The Linux sandbox against the real thing: as whoever runs the tests, and as an ordinary user when that is root.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod claim;
 mod conformance;
 mod disk;
 mod filter;
 mod lifetime;
 mod ordinary;
+mod overlay;
 mod programs;
 mod versions;
 

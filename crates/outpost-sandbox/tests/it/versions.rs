@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use outpost_sandbox::{Sandbox as _, SandboxError};
+use outpost_sandbox::{Sandbox as _, SandboxError, SandboxSpec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use serde_json::{Value, json};
 
@@ -73,18 +73,18 @@ async fn a_launcher_speaks_the_older_version_with_any_client_that_is_not_too_old
     let fds = || std::fs::read_dir(format!("/proc/{launcher}/fd")).unwrap().count();
     let connected = fds();
     sandbox.disconnect().await;
-    for theirs in [1, 2, u32::MAX] {
+    for (theirs, agreed) in [(1, 1), (2, 2), (u32::MAX, 2)] {
         eventually("the last client's leave", || fds() == connected - 1).await;
         let mut ask = connect(&bed.socket());
         let answer = ask(json!({"hello": {"version": theirs}}));
-        assert_eq!(answer["Ok"]["hello"]["version"], 1, "{answer}");
+        assert_eq!(answer["Ok"]["hello"]["version"], agreed, "{answer}");
         assert_eq!(ask(json!("inventory")), json!({"Ok": {"inventory": {"ids": []}}}));
     }
     eventually("the last client's leave", || fds() == connected - 1).await;
     let mut ask = connect(&bed.socket());
     let refusal = ask(json!({"hello": {"version": 0}}));
     let message = refusal["Err"]["protocol"]["message"].as_str().unwrap();
-    assert_eq!(message, "it speaks version 1, this program version 0");
+    assert_eq!(message, "it speaks versions 1 to 2, this program version 0");
     assert!(ask(json!("inventory"))["Err"]["protocol"].is_object(), "not greeted is not served");
     drop(ask);
     sandbox.shut_down().await.unwrap();
@@ -98,15 +98,15 @@ async fn a_client_takes_a_launcher_whose_version_it_speaks() {
     assert_eq!(sandbox.host().await.unwrap().launcher_pid, 4711);
     assert!(sandbox.reattach().await.unwrap().is_empty());
     drop(sandbox);
-    assert_eq!(launcher.await.unwrap(), json!({"hello": {"version": 1}}));
+    assert_eq!(launcher.await.unwrap(), json!({"hello": {"version": 2}}));
 }
 
 #[tokio::test]
 async fn a_client_refuses_any_other_launcher_and_says_what_to_do() {
-    let refusal = "it speaks versions 2 to 3, this program version 1";
+    let refusal = "it speaks versions 3 to 4, this program version 2";
     let cases = [
-        (greeting(0), "it speaks version 0, this program version 1"),
-        (greeting(2), "it speaks version 2, this program version 1"),
+        (greeting(0), "it speaks version 0, this program versions 1 to 2"),
+        (greeting(3), "it speaks version 3, this program versions 1 to 2"),
         (json!({"Err": {"protocol": {"message": refusal}}}), refusal),
         (json!({"Ok": {"greeting": {"version": 9}}}), "does not understand its answer"),
     ];
@@ -123,4 +123,19 @@ async fn a_client_refuses_any_other_launcher_and_says_what_to_do() {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
+}
+
+/// It would pass over an overlay, which is a field to it, and would not understand a claim.
+#[tokio::test]
+async fn an_older_launcher_is_not_asked_for_what_it_does_not_know() {
+    let bed = Bed::new();
+    let launcher = launcher(&bed.socket(), greeting(1));
+    let sandbox = bed.sandbox();
+    assert!(!sandbox.host().await.unwrap().overlay);
+    let spec = SandboxSpec::new("a").overlay("/u", None, vec!["/l".into()], "/w");
+    let error = sandbox.create(spec).await.unwrap_err();
+    let SandboxError::Version { launcher_pid: 4711, message } = &error else { panic!("{error}") };
+    assert_eq!(message, "it speaks version 1, an overlay needs version 2");
+    drop(sandbox);
+    launcher.await.unwrap();
 }

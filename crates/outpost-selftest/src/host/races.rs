@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use outpost_sandbox::{Access, Bind, Payload, Sandbox as _, Weakness};
+use outpost_sandbox::{Bind, Payload, Sandbox as _, Weakness};
 
 use super::Mode;
 use crate::attempt::{Attempt, Tries};
@@ -69,7 +69,7 @@ pub(super) async fn place(stage: &Stage, mode: Mode) -> Result<Attempt, Selftest
     let mut spec = stage.agent_spec(&place);
     // A host that resolves the path first is what a link is for.
     let at = if mode == Mode::Proof { format!("{elsewhere}/covered") } else { inside };
-    spec.binds.push(Bind { host: cover, inside: at.into(), access: Access::ReadOnly });
+    spec.binds.push(Bind::read_only(cover, at));
     let payload = Payload::new(["cat", &format!("{elsewhere}/covered")]);
     let landed = match stage.payload_to_end(spec, payload).await {
         Ok(ended) => ended.stdout == "cover",
