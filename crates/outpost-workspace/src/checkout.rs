@@ -298,3 +298,8 @@ async fn rewrite_index(
     }
     Ok(())
 }
+
+/// The facts of the checkout whose files are at `tree`.
+pub(crate) fn files_of(inner: &Inner, tree: &Path) -> io::Result<Arc<Facts>> {
+    inner.known.read(&tree.with_file_name(FACTS))
+}

@@ -31,6 +31,8 @@ mod reflink;
 mod remote;
 mod remove;
 mod secret;
+mod setup;
+mod snapshot;
 mod source;
 
 use std::borrow::Cow;
@@ -43,6 +45,11 @@ pub use apply::{ApplyReport, apply_patch_to, patch_stat};
 pub use error::{ApplyError, CollectError, OpenError, PrepareError, SourceError};
 pub use layers::{Layers, RepoOverlay};
 pub use secret::Secret;
+pub use setup::{
+    SETUP_COMMAND_BYTES_MAX, SETUP_COMMANDS_MAX, SETUP_FILE, SETUP_FILE_BYTES_MAX,
+    SETUP_LOCKFILE_NAME_BYTES_MAX, SETUP_LOCKFILES_MAX, SETUP_SECONDS_DEFAULT, SETUP_SECONDS_MAX,
+    Setup, SetupError, SetupJob, SetupNetwork, SetupRequest, SetupSpec,
+};
 pub use source::RepoSource;
 
 /// Largest repository kept in the cache unless the operator sets another bound, bytes on disk (5 GiB).
@@ -262,6 +269,34 @@ impl Workspaces {
         let (mirror, commit) = (&prepared.mirror, &prepared.base_commit);
         let note = inspect::uncommitted_note(&self.inner, source, &scratch, mirror, commit);
         Box::pin(note).await.into_iter().collect()
+    }
+
+    /// Finds out what is to be done before the agent starts, after [`Workspaces::prepare`]: nothing, or setup commands of the
+    /// repository (see [`SetupSpec`]), unless the layer of an earlier setup fits, which is then part of `prepared`. Waits while
+    /// another run sets up the same, up to 15 minutes. A persistent workspace that was used before has what its first run set up.
+    ///
+    /// # Errors
+    /// See [`SetupError`]; [`SetupError::retry`] says whether trying again can help.
+    pub async fn setup(
+        &self,
+        prepared: &mut Prepared,
+        request: SetupRequest,
+    ) -> Result<Setup, SetupError> {
+        Box::pin(setup::setup(&self.inner, prepared, request)).await
+    }
+
+    /// Takes what the commands of a job left as a layer of `prepared`, and keeps it for later runs; with `ok` false (a command
+    /// failed, or time was up) it is dropped. To be called when the last process of the job is gone. The notes are for the user.
+    ///
+    /// # Errors
+    /// See [`SetupError`]; then the workspace is as before.
+    pub async fn keep_setup(
+        &self,
+        prepared: &mut Prepared,
+        job: SetupJob,
+        ok: bool,
+    ) -> Result<Vec<Note>, SetupError> {
+        Box::pin(setup::keep(&self.inner, prepared, job, ok)).await
     }
 
     /// Describes the command that gathers the agent's work. Call it when the agent's last process is gone; it makes the

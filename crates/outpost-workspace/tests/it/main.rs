@@ -9,4 +9,5 @@ mod hostile;
 mod layers;
 mod preparing;
 mod process;
+mod setup;
 mod world;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use outpost_workspace::{
     CACHE_BYTES_MAX_DEFAULT, CollectError, Collected, Layers, PrepareError, PrepareRequest,
-    Prepared, REPO_BYTES_MAX_DEFAULT, RepoOverlay, Workspaces, WorkspacesConfig,
+    Prepared, REPO_BYTES_MAX_DEFAULT, RepoOverlay, SetupJob, Workspaces, WorkspacesConfig,
 };
 
 pub(crate) struct World {
@@ -131,6 +131,15 @@ impl World {
     /// Runs a shell script in the repository as the agent sees it; returns its trimmed output.
     pub(crate) fn agent(&self, prepared: &Prepared, script: &str) -> String {
         self.in_layers(prepared, prepared.overlay.as_ref(), script)
+    }
+
+    /// Runs setup commands as a sandbox would; whether they succeeded.
+    pub(crate) fn run_setup(&self, prepared: &Prepared, job: &SetupJob) -> bool {
+        let script = ["sh", "-ec", "cd \"$1\"; shift; exec \"$@\"", "sh", &job.cwd];
+        let argv: Vec<&str> =
+            script.into_iter().chain(job.argv.iter().map(String::as_str)).collect();
+        let mut command = shown(prepared, job.overlay.as_ref(), &argv);
+        command.envs(GIT_ENV).output().unwrap().status.success()
     }
 
     pub(crate) fn in_layers(
