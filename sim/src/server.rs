@@ -432,7 +432,11 @@ const fn named(event: &Event) -> Option<AttemptId> {
         | Event::Parked { attempt, .. }
         | Event::Collected { attempt, .. }
         | Event::WorkerLost { attempt } => Some(*attempt),
-        Event::Placed | Event::MustWait(_) | Event::Expired | Event::CancelRequested { .. } => None,
+        Event::Placed
+        | Event::MustWait(_)
+        | Event::Expired
+        | Event::NetworkChanged { .. }
+        | Event::CancelRequested { .. } => None,
     }
 }
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use outpost_types::limits::WAIT_SECONDS_MAX;
 use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
-    DispatchView, EventStream, FleetView, ListQuery, LogQuery, LogStream, Page, PutSecret,
-    RekeyView, SecretName, SecretScope, SecretView,
+    DispatchView, EventStream, FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page,
+    PutSecret, RekeyView, SecretName, SecretScope, SecretView,
 };
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -96,6 +96,16 @@ impl Api for HttpApi {
         let id = id.to_string();
         let delete = self.request(Method::DELETE, ["dispatch", &id]);
         Ok(self.unary(delete.json(&request), UNARY).await?.0)
+    }
+
+    async fn change_network(
+        &self,
+        id: DispatchId,
+        request: NetworkRequest,
+    ) -> Result<DispatchView, ApiError> {
+        let id = id.to_string();
+        let patch = self.request(Method::PATCH, ["dispatch", &id]);
+        Ok(self.unary(patch.json(&request), UNARY).await?.0)
     }
 
     async fn list_runs(&self, query: ListQuery) -> Result<Page<DispatchView>, ApiError> {

@@ -1,8 +1,8 @@
 //! The record of a dispatch: what was asked, where it stands, what is known about it.
 
 use outpost_types::{
-    AttemptId, CheckResult, DispatchId, DispatchStatus, Failure, Isolation, KeyId, PhaseTimings,
-    TenantId, Timestamp, Usage,
+    AttemptId, CheckResult, DispatchId, DispatchStatus, Failure, Isolation, KeyId, Network,
+    PhaseTimings, TenantId, Timestamp, Usage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +145,9 @@ pub struct Facts {
     pub summary: Option<String>,
     /// Session id of the agent's CLI.
     pub session_id: Option<String>,
+    /// What its sandbox may reach, once that was changed; until then what was asked for holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Until when the provider of its model serves nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parked_until: Option<Timestamp>,
@@ -206,6 +209,14 @@ impl Dispatch {
     #[must_use]
     pub fn attempt_id(&self) -> Option<AttemptId> {
         (self.attempt > 0).then_some(AttemptId { dispatch: self.id, number: self.attempt })
+    }
+
+    /// What its sandbox may reach now.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        let asked =
+            || Network { level: self.spec.network, allow_hosts: self.spec.allow_hosts.clone() };
+        self.facts.network.clone().unwrap_or_else(asked)
     }
 
     /// When it is over at the latest, but for collecting results.

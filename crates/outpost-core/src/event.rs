@@ -1,6 +1,8 @@
 //! What the world tells the machine.
 
-use outpost_types::{AttemptId, CheckResult, Failure, Isolation, PhaseTimings, Timestamp, Usage};
+use outpost_types::{
+    AttemptId, CheckResult, Failure, Isolation, Network, PhaseTimings, Timestamp, Usage,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +57,14 @@ pub enum Event {
     CancelRequested {
         /// In the client's words.
         reason: Option<String>,
+    },
+    /// A client wants its sandbox to reach something else from now on. Means nothing when it may reach
+    /// something else than `from` by then: half of what the client knew is not what is changed.
+    NetworkChanged {
+        /// What it can reach, as the client knows.
+        from: Network,
+        /// What it may reach.
+        to: Network,
     },
     /// Results are kept.
     Collected {

@@ -23,5 +23,5 @@ pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
 pub use effect::{Effect, Transition, effects};
 pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
 pub use placement::{Limits, Queue, Slots};
-pub use spec::{AgentDefaults, DispatchSpec, Parent, secret_names};
+pub use spec::{AgentDefaults, DispatchSpec, Parent, changed_network, secret_names};
 pub use transition::{Rejection, provision_backoff_millis, step};

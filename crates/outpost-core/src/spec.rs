@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 
 use outpost_types::{
-    AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, ErrorCode, NetworkLevel,
-    NotASecretName, Priority, SecretName, Tier, WorkspaceMode,
+    AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, ErrorCode, Network, NetworkLevel,
+    NetworkRequest, NotASecretName, Priority, SecretName, Tier, WorkspaceMode,
     limits::{
         ALLOW_HOST_BYTES_MAX, ALLOW_HOSTS_COUNT_MAX, BRANCH_BYTES_MAX, BUDGET_USD_MAX,
         BUDGET_USD_MIN, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT,
@@ -100,9 +100,8 @@ impl DispatchSpec {
         defaults: &AgentDefaults,
     ) -> Result<Self, ApiError> {
         check_task(&request.task)?;
-        if request.network != Some(NetworkLevel::Custom) && !request.allow_hosts.is_empty() {
-            return Err(ApiError::field("allowHosts", "It goes with `network: custom` only."));
-        }
+        let level = request.network.unwrap_or_default();
+        let network = checked_network(Network { level, allow_hosts: request.allow_hosts })?;
         if request.workspace_mode == Some(WorkspaceMode::Persistent) {
             return Err(not_supported(
                 "workspaceMode",
@@ -145,17 +144,39 @@ impl DispatchSpec {
             checks: list("checks", request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)?,
             tier: request.tier.unwrap_or(defaults.tier),
             budget: request.budget_usd.map(budget).transpose()?,
-            network: request.network.unwrap_or_default(),
-            allow_hosts: list(
-                "allowHosts",
-                request.allow_hosts,
-                ALLOW_HOSTS_COUNT_MAX,
-                ALLOW_HOST_BYTES_MAX,
-            )?,
+            network: network.level,
+            allow_hosts: network.allow_hosts,
             secrets: secret_names(&request.secrets)?,
             parent: None,
         })
     }
+}
+
+/// What a sandbox that may reach `now` may reach after a change, checked.
+///
+/// # Errors
+/// [`ErrorCode::InvalidField`] naming the field at fault; `network` when the request changes nothing at all.
+pub fn changed_network(now: &Network, request: NetworkRequest) -> Result<Network, ApiError> {
+    if request == NetworkRequest::default() {
+        let message = "Nothing is asked for: give `network`, `allowHosts` or both.";
+        return Err(ApiError::field("network", message));
+    }
+    let level = request.network.unwrap_or(now.level);
+    let allow_hosts = request.allow_hosts.unwrap_or_else(|| match level {
+        NetworkLevel::None => Vec::new(),
+        _ => now.allow_hosts.clone(),
+    });
+    checked_network(Network { level, allow_hosts })
+}
+
+fn checked_network(network: Network) -> Result<Network, ApiError> {
+    let Network { level, allow_hosts } = network;
+    if level == NetworkLevel::None && !allow_hosts.is_empty() {
+        let message = "It goes with `network: custom` or `trusted` only.";
+        return Err(ApiError::field("allowHosts", message));
+    }
+    let allow_hosts = list("allowHosts", allow_hosts, ALLOW_HOSTS_COUNT_MAX, ALLOW_HOST_BYTES_MAX)?;
+    Ok(Network { level, allow_hosts })
 }
 
 /// The secrets a request names, checked.

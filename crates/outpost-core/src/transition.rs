@@ -1,7 +1,7 @@
 //! The transitions: one function per event, each with its guard, its change and its effects.
 
 use outpost_types::{
-    AttemptId, DispatchStatus, Failure, FailureCode, Timestamp,
+    AttemptId, DispatchStatus, Failure, FailureCode, Network, Timestamp,
     limits::{PARKED_SECONDS_MAX, PROVISION_TRIES_MAX},
 };
 use thiserror::Error;
@@ -59,6 +59,7 @@ pub fn step(dispatch: &Dispatch, event: &Event, now: Timestamp) -> Result<Transi
         }
         Event::Expired => expired(dispatch, now),
         Event::CancelRequested { reason } => cancel_requested(dispatch, reason.clone(), now),
+        Event::NetworkChanged { from, to } => network_changed(dispatch, from, to),
         Event::Collected { attempt, results } => {
             current(dispatch, *attempt)?;
             collected(dispatch, results, now)
@@ -266,6 +267,18 @@ fn cancel_requested(
         _ => return None,
     };
     Some(change(dispatch, state))
+}
+
+/// Nothing follows from it by itself: whoever opens or holds the way out goes by the record. Once the agent
+/// has ended nobody does.
+fn network_changed(dispatch: &Dispatch, from: &Network, to: &Network) -> Option<Dispatch> {
+    let ended = matches!(dispatch.state, State::Completing { .. });
+    if ended || dispatch.network() != *from || from == to {
+        return None;
+    }
+    let mut next = change(dispatch, dispatch.state.clone());
+    next.facts.network = Some(to.clone());
+    Some(next)
 }
 
 fn collected(dispatch: &Dispatch, results: &ResultFacts, now: Timestamp) -> Option<Dispatch> {

@@ -31,7 +31,7 @@ impl Dispatch {
     /// (`queue_position`).
     #[must_use]
     pub fn view(&self) -> DispatchView {
-        let (spec, facts) = (&self.spec, &self.facts);
+        let (spec, facts, network) = (&self.spec, &self.facts, self.network());
         let queue_reason = match &self.state {
             State::Queued { reason, .. } => Some(reason.message().to_owned()),
             _ => None,
@@ -69,8 +69,8 @@ impl Dispatch {
             session_id: facts.session_id.clone(),
             files_changed: facts.files_changed,
             checks: facts.checks.clone(),
-            network: spec.network,
-            allow_hosts: spec.allow_hosts.clone(),
+            network: network.level,
+            allow_hosts: network.allow_hosts,
             secrets: spec.secrets.iter().map(ToString::to_string).collect(),
             budget_usd: spec.budget.map(Nanodollars::to_usd),
             usage: facts.usage(),

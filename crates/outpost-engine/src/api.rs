@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outpost_core::{Dispatch, DispatchSpec, Event, QueueReason, State};
+use outpost_core::{Dispatch, DispatchSpec, Event, QueueReason, State, changed_network};
 use outpost_store::{AcceptDispatch, Accepted, IdempotencyClaim, StoreError};
 use outpost_types::limits::{
     CANCEL_REASON_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_TTL_SECONDS,
@@ -14,8 +14,8 @@ use outpost_types::limits::{
 use outpost_types::{
     AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created, DispatchId,
     DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData, EventStream, FleetView,
-    ListQuery, LogQuery, LogStream, Page, PutSecret, RekeyView, SecretName, SecretScope,
-    SecretView,
+    ListQuery, LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView, SecretName,
+    SecretScope, SecretView,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::error;
@@ -27,6 +27,8 @@ use crate::secrets::Secrets;
 use crate::streams::Growth;
 use crate::{artifacts, audit, query, streams};
 
+/// How often a change of a network is tried when other clients come before it.
+const NETWORK_TRIES_MAX: u32 = 8;
 /// Name of the diff among the kept files.
 const DIFF_FILE: &str = "diff.patch";
 
@@ -85,6 +87,16 @@ impl Api for EngineApi {
         let reason = check_reason(request.reason)?;
         let api = self.clone();
         let work = async move { api.cancel(id, reason).await };
+        self.engine.inner.tasks.finish(id, work).await.unwrap_or_else(|| Err(panicked()))
+    }
+
+    async fn change_network(
+        &self,
+        id: DispatchId,
+        request: NetworkRequest,
+    ) -> Result<DispatchView, ApiError> {
+        let api = self.clone();
+        let work = async move { api.network(id, request).await };
         self.engine.inner.tasks.finish(id, work).await.unwrap_or_else(|| Err(panicked()))
     }
 
@@ -272,6 +284,40 @@ impl EngineApi {
                 }
             }
         }
+    }
+
+    async fn network(
+        &self,
+        id: DispatchId,
+        request: NetworkRequest,
+    ) -> Result<DispatchView, ApiError> {
+        let record = self.find(id).await?;
+        let live = self.engine.live(id).await.map_err(store_error)?;
+        let live = live.ok_or_else(|| finished(&record))?;
+        for _ in 0..NETWORK_TRIES_MAX {
+            let from = live.snapshot().network();
+            let to = changed_network(&from, request.clone())?;
+            self.engine.inner.runner.check_network(&to)?;
+            let event = Event::NetworkChanged { from, to: to.clone() };
+            match self.engine.apply(&live, &event, Some(self.caller.key)).await {
+                Ok(record) => return Ok(record.view()),
+                Err(ApplyError::Store(error)) => return Err(store_error(error)),
+                Err(ApplyError::Rejected(_)) => {}
+            }
+            let record = live.snapshot();
+            match record.status() {
+                DispatchStatus::Completing => {
+                    let message = "Its agent has ended: nothing of it reaches a network any more.";
+                    return Err(ApiError::new(ErrorCode::AlreadyFinished, message));
+                }
+                status if status.is_terminal() => return Err(finished(&record)),
+                _ if record.network() == to => return Ok(record.view()),
+                // Another client was first: what is left out stays as that one left it.
+                _ => {}
+            }
+        }
+        let message = "Others change the network of this dispatch all the time.";
+        Err(ApiError::new(ErrorCode::Unavailable, message).with_hint("Try again in a moment."))
     }
 
     /// The record, if it is the caller's.

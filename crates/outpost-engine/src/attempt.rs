@@ -18,9 +18,12 @@ pub(crate) fn start(engine: &Engine, live: &Arc<Live>, attempt: AttemptId, resum
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let (reports, reports_in) = mpsc::channel(REPORTS_MAX);
     *lock(&live.commands) = Some(commands);
+    // Before the record: what changes in between is told again instead of missed.
+    let network = live.network.subscribe();
     let record = live.snapshot();
     let assignment = Assignment {
         attempt,
+        network,
         tenant: record.tenant,
         spec: record.spec,
         kept_dir: live.journal.dir().to_owned(),

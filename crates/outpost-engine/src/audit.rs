@@ -24,19 +24,20 @@ pub(crate) fn of_transition(
     actor: Option<KeyId>,
     at: Timestamp,
 ) -> AuditEntry {
-    AuditEntry {
-        at,
-        tenant: after.tenant.clone(),
-        actor,
-        action: "dispatch.changed",
-        subject: after.id.to_string(),
-        detail: json!({
+    let (from, to) = (before.network(), after.network());
+    let (action, detail) = if from == to {
+        let detail = json!({
             "from": before.status(),
             "to": after.status(),
             "attempt": after.attempt,
             "failure": after.failure().map(|failure| failure.code),
-        }),
-    }
+        });
+        ("dispatch.changed", detail)
+    } else {
+        ("dispatch.network", json!({ "from": from, "to": to, "attempt": after.attempt }))
+    };
+    let (tenant, subject) = (after.tenant.clone(), after.id.to_string());
+    AuditEntry { at, tenant, actor, action, subject, detail }
 }
 
 /// The entry for a key that was made by the install itself.

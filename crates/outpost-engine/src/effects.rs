@@ -20,6 +20,12 @@ impl Engine {
         // The record first: whoever hears of a state by an event finds it when he looks.
         let publish = || drop(live.record.send_replace(after.clone()));
         self.inner.waiting.observe(before, after, publish);
+        let (from, to) = (before.network(), after.network());
+        if from != to {
+            // The word that the runner follows, before anybody hears that it is in force.
+            live.network.send_replace(to.clone());
+            self.write_event(live, EventData::Network { from, to });
+        }
         if status_event(before) != status_event(after) {
             self.write_event(live, status_event(after));
         }

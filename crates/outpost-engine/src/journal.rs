@@ -237,6 +237,7 @@ const fn is_essential(log_offset: Option<u64>, data: &EventData) -> bool {
         && matches!(
             data,
             EventData::Status { .. }
+                | EventData::Network { .. }
                 | EventData::Phase { .. }
                 | EventData::Attention(_)
                 | EventData::ArtifactCreated { .. }

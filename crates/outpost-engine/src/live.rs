@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, Weak};
 use outpost_core::Dispatch;
 use outpost_runner::Command;
 use outpost_store::StoreError;
-use outpost_types::DispatchId;
+use outpost_types::{DispatchId, Network};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
@@ -26,6 +26,8 @@ pub(crate) struct Live {
     pub(crate) writing: tokio::sync::Mutex<()>,
     /// The record as it is on disk.
     pub(crate) record: watch::Sender<Dispatch>,
+    /// What its sandbox may reach by that record.
+    pub(crate) network: watch::Sender<Network>,
     pub(crate) journal: Journal,
     pub(crate) commands: Mutex<Option<mpsc::Sender<Command>>>,
     set: Arc<LiveSet>,
@@ -74,6 +76,7 @@ impl LiveSet {
         let id = record.id;
         let live = Arc::new(Live {
             writing: tokio::sync::Mutex::new(()),
+            network: watch::Sender::new(record.network()),
             record: watch::Sender::new(record),
             journal,
             commands: Mutex::new(None),

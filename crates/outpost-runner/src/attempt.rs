@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::gatekeeper::Gatekeeper;
 use crate::local::Parts;
 use crate::money::noted_spend;
+use crate::network;
 use crate::output::OutputLog;
 use crate::provision::{ProvisionError, Ready, provision};
 use crate::resume::{SAVED_FILE, Saved, claim, lost, reopen_gateway};
@@ -41,10 +42,11 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub(crate) fn new(
         parts: Arc<Parts>,
-        assignment: Assignment,
+        mut assignment: Assignment,
         commands: mpsc::Receiver<Command>,
         reports: mpsc::Sender<Report>,
     ) -> Self {
+        network::take_newest(&mut assignment);
         let dir = parts.config.attempts_dir.join(assignment.attempt.to_string());
         Self { parts, assignment, commands, reports, dir }
     }
@@ -54,7 +56,8 @@ impl Attempt {
     pub(crate) async fn run(mut self) {
         let outcome = match self.assignment.resume.clone() {
             None => self.begin().await,
-            Some(resume) => self.resume(resume).await,
+            // On the heap: few attempts are taken up again, and every one would be as large as this.
+            Some(resume) => Box::pin(self.resume(resume)).await,
         };
         let Some(outcome) = outcome else { return };
         self.remove_all_but_saved().await;
@@ -274,7 +277,8 @@ impl Attempt {
                     saved.keep(&self.dir);
                 };
                 let gatekeeper = session.map(|session| {
-                    Gatekeeper::begin(session, self.dir.clone(), self.reports.clone())
+                    let network = self.assignment.network.clone();
+                    Gatekeeper::begin(session, network, self.dir.clone(), self.reports.clone())
                 });
                 watch(running, gatekeeper, output, &mut self.commands, keep).await
             }

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use outpost_core::{Nanodollars, Spend};
 use outpost_gateway::gateway::{self, GatewayEvent, GatewaySession};
-use outpost_types::{Attention, BudgetScope, EventData, Failure, FailureCode};
+use outpost_types::{Attention, BudgetScope, EventData, Failure, FailureCode, Network};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::money::note_spend;
+use crate::network::policy_of;
 use crate::provision::Session;
 use crate::runner::Report;
 
@@ -65,12 +66,17 @@ pub(crate) struct Gatekeeper {
 
 impl Gatekeeper {
     /// Takes the gateway over.
-    pub(crate) fn begin(session: Session, dir: PathBuf, reports: mpsc::Sender<Report>) -> Self {
+    pub(crate) fn begin(
+        session: Session,
+        network: watch::Receiver<Network>,
+        dir: PathBuf,
+        reports: mpsc::Sender<Report>,
+    ) -> Self {
         let (session, events) = session;
         let (close, closed) = oneshot::channel();
         let (exhaust, exhausted) = watch::channel(None);
         let clerk = Clerk { session, dir, reports, exhaust };
-        Self { close, exhausted, task: tokio::spawn(clerk.serve(events, closed)) }
+        Self { close, exhausted, task: tokio::spawn(clerk.serve(events, network, closed)) }
     }
 
     /// Hears of the end of a budget.
@@ -99,13 +105,22 @@ impl Clerk {
     async fn serve(
         self,
         mut events: mpsc::Receiver<GatewayEvent>,
+        mut network: watch::Receiver<Network>,
         mut closed: oneshot::Receiver<()>,
     ) -> Account {
         let mut written = None;
+        // It may have changed since the gateway was opened.
+        network.mark_changed();
         loop {
             let event = tokio::select! {
-                event = events.recv() => event,
+                // What is taken away is taken before anything else is looked at.
+                biased;
+                Ok(()) = network.changed() => {
+                    self.session.set_egress(policy_of(&network.borrow_and_update()));
+                    continue;
+                }
                 _ = &mut closed => None,
+                event = events.recv() => event,
             };
             let Some(event) = event else { break };
             tell(event, &self.reports, &self.exhaust).await;

@@ -1,6 +1,7 @@
 //! What a sandbox may reach beside its models, through the gateway's proxy.
 //!
-//! Bounded: rules of a dispatch. Absent: any other way out; the sandbox has none.
+//! The proxy is always there, also where nothing may be reached: it says what was refused, and can be opened
+//! while the agent runs. Bounded: rules of a dispatch. Absent: any other way out; the sandbox has none.
 
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use outpost_gateway::egress::{
     EgressFloor, EgressGrant, EgressLevel, EgressPolicy, EgressRule, Resolve, SystemResolver,
 };
 use outpost_types::{ApiError, DispatchRequest, NetworkLevel};
+use tracing::warn;
+
+use crate::runner::Assignment;
 
 /// Variables by which programs find a proxy; curl reads the small ones only.
 const PROXY_VARIABLES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
@@ -32,32 +36,56 @@ impl Default for Network {
 }
 
 impl Network {
-    /// The way out of a dispatch's sandbox; `None` when it wants none.
+    /// The way out of a dispatch's sandbox, opened as far as its network is.
     pub(crate) fn grant(&self, spec: &DispatchSpec) -> Result<Option<EgressGrant>, String> {
-        let Some(policy) = policy(spec.network, &spec.allow_hosts)? else { return Ok(None) };
-        let grant = EgressGrant::new(policy, self.floor.clone());
+        let grant = EgressGrant::new(policy(spec.network, &spec.allow_hosts)?, self.floor.clone());
         Ok(Some(EgressGrant { resolver: Arc::clone(&self.resolver), ..grant }))
     }
 }
 
-/// Checks the hosts a request names.
-pub(crate) fn check(request: &DispatchRequest) -> Result<(), ApiError> {
-    policy(request.network.unwrap_or_default(), &request.allow_hosts)
-        .map(drop)
-        .map_err(|problem| ApiError::field("allowHosts", problem))
+/// Puts the newest network on record into an assignment. A network of none becomes one of no hosts, which is
+/// the same to the gateway and has a proxy that can be opened later.
+pub(crate) fn take_newest(assignment: &mut Assignment) {
+    let outpost_types::Network { level, allow_hosts } =
+        assignment.network.borrow_and_update().clone();
+    assignment.spec.network = match level {
+        NetworkLevel::None => NetworkLevel::Custom,
+        level => level,
+    };
+    assignment.spec.allow_hosts = allow_hosts;
 }
 
-fn policy(level: NetworkLevel, allow_hosts: &[String]) -> Result<Option<EgressPolicy>, String> {
-    let level = match level {
-        NetworkLevel::None => return Ok(None),
-        NetworkLevel::Trusted => EgressLevel::Trusted,
-        NetworkLevel::Custom => EgressLevel::Custom,
-    };
+/// Checks the hosts a request names.
+pub(crate) fn check(request: &DispatchRequest) -> Result<(), ApiError> {
+    check_hosts(request.network.unwrap_or_default(), &request.allow_hosts)
+}
+
+/// Checks the hosts of a network of that level.
+pub(crate) fn check_hosts(level: NetworkLevel, allow_hosts: &[String]) -> Result<(), ApiError> {
+    let checked = policy(level, allow_hosts).map(drop);
+    checked.map_err(|problem| ApiError::field("allowHosts", problem))
+}
+
+/// The gateway's word for a network. One that cannot be read any more opens nothing.
+pub(crate) fn policy_of(network: &outpost_types::Network) -> EgressPolicy {
+    policy(network.level, &network.allow_hosts).unwrap_or_else(|problem| {
+        warn!(problem, "a network cannot be read; nothing is open");
+        EgressPolicy::default()
+    })
+}
+
+fn policy(level: NetworkLevel, allow_hosts: &[String]) -> Result<EgressPolicy, String> {
     let rule = |text: &String| text.parse::<EgressRule>().map_err(|error| error.to_string());
     let allow = allow_hosts.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
-    let policy = EgressPolicy { level, allow, ..EgressPolicy::default() };
+    let empty = match level {
+        NetworkLevel::None => return Ok(EgressPolicy::default()),
+        // What is usual, and these hosts.
+        NetworkLevel::Trusted => EgressPolicy { trusted: true, ..EgressPolicy::default() },
+        NetworkLevel::Custom => EgressPolicy::default(),
+    };
+    let policy = EgressPolicy { level: EgressLevel::Custom, allow, ..empty };
     policy.check().map_err(|error| error.to_string())?;
-    Ok(Some(policy))
+    Ok(policy)
 }
 
 /// Points programs at the proxy on this port.
@@ -74,17 +102,22 @@ mod tests {
 
     #[test]
     fn levels_and_hosts_become_a_policy() {
-        assert_eq!(policy(NetworkLevel::None, &[]), Ok(None));
-        let hosts = ["example.com".to_owned(), "*.example.org:8443".to_owned()];
-        let custom = policy(NetworkLevel::Custom, &hosts).unwrap().unwrap();
-        assert_eq!((custom.level, custom.allow.len()), (EgressLevel::Custom, 2));
-        let error = policy(NetworkLevel::Custom, &["http://x".to_owned()]).unwrap_err();
-        assert!(error.contains("http://x"), "{error}");
-        let request = DispatchRequest {
-            network: Some(NetworkLevel::Custom),
-            allow_hosts: vec!["a b".to_owned()],
-            ..DispatchRequest::default()
+        let of = |level, hosts: &[&str]| {
+            let allow_hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+            outpost_types::Network { level, allow_hosts }
         };
-        assert_eq!(check(&request).unwrap_err().field.as_deref(), Some("allowHosts"));
+        let hosts = ["example.com", "*.example.org:8443"];
+        assert_eq!(policy_of(&of(NetworkLevel::None, &[])), EgressPolicy::default());
+        let custom = policy_of(&of(NetworkLevel::Custom, &hosts));
+        assert_eq!((custom.level, custom.allow.len()), (EgressLevel::Custom, 2));
+        assert!(!custom.trusted);
+        let trusted = policy_of(&of(NetworkLevel::Trusted, &hosts));
+        assert_eq!((trusted.level, trusted.allow.len()), (EgressLevel::Custom, 2));
+        assert!(trusted.trusted);
+        let error = check_hosts(NetworkLevel::Custom, &["http://x".to_owned()]).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("allowHosts"));
+        assert!(error.message.contains("http://x"), "{error:?}");
+        // What was written by a version with other rules.
+        assert_eq!(policy_of(&of(NetworkLevel::Custom, &["a b"])), EgressPolicy::default());
     }
 }

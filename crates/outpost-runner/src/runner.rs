@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use outpost_core::{AgentDefaults, DispatchSpec, ExitFacts, PreparedFacts, ResultFacts};
 use outpost_types::{
-    AgentView, ApiError, AttemptId, DispatchRequest, EventData, Failure, TenantId,
+    AgentView, ApiError, AttemptId, DispatchRequest, EventData, Failure, Network, TenantId,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+
+use crate::network::check_hosts;
 
 /// Reports that may wait for the engine; beyond it the runner, and at last the agent, waits.
 pub const REPORTS_MAX: usize = 1_024;
@@ -24,6 +26,9 @@ pub struct Assignment {
     pub tenant: TenantId,
     /// What to do.
     pub spec: DispatchSpec,
+    /// What the sandbox may reach by the newest record, also while the agent runs. It wins over that of
+    /// `spec`, which is what was asked for at first.
+    pub network: watch::Receiver<Network>,
     /// Where kept files go; exists already.
     pub kept_dir: PathBuf,
     /// Set when an earlier server began it.
@@ -134,6 +139,15 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
         tenant: &TenantId,
         request: &DispatchRequest,
     ) -> Result<AgentDefaults, ApiError>;
+
+    /// Whether sandboxes here can be held to this network. Cheap. The same for every runner, since every
+    /// gateway reads the same rules.
+    ///
+    /// # Errors
+    /// An error for the client that names `allowHosts`: one is no rule for hosts.
+    fn check_network(&self, network: &Network) -> Result<(), ApiError> {
+        check_hosts(network.level, &network.allow_hosts)
+    }
 
     /// Carries out one attempt and reports. Ends after [`Report::Ended`] was taken in, which dropping the
     /// receiver says, or when nobody

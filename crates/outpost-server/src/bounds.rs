@@ -8,7 +8,7 @@ use outpost_types::limits::{
     TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
     USER_ID_BYTES_MAX,
 };
-use outpost_types::{AgentId, ApiError, CancelRequest, DispatchRequest};
+use outpost_types::{AgentId, ApiError, CancelRequest, DispatchRequest, NetworkRequest};
 
 use crate::query::out_of_bounds;
 
@@ -58,6 +58,12 @@ pub(crate) fn dispatch(request: &DispatchRequest) -> Result<(), ApiError> {
     list("allowHosts", &request.allow_hosts, ALLOW_HOSTS_COUNT_MAX, ALLOW_HOST_BYTES_MAX)?;
     list("tags", &request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?;
     list("checks", &request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)
+}
+
+/// Checks every field of a change of a network.
+pub(crate) fn network(request: &NetworkRequest) -> Result<(), ApiError> {
+    let hosts = request.allow_hosts.as_deref().unwrap_or_default();
+    list("allowHosts", hosts, ALLOW_HOSTS_COUNT_MAX, ALLOW_HOST_BYTES_MAX)
 }
 
 /// Checks every field of a cancel request.

@@ -36,6 +36,7 @@ const GUARDED: [ErrorCode; 5] = [
         routes::create,
         routes::get,
         routes::cancel,
+        routes::change_network,
         routes::runs,
         routes::events,
         routes::logs,
@@ -93,6 +94,7 @@ fn operation_mut<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut 
     match *method {
         Method::POST => item.post.as_mut(),
         Method::PUT => item.put.as_mut(),
+        Method::PATCH => item.patch.as_mut(),
         Method::DELETE => item.delete.as_mut(),
         _ => item.get.as_mut(),
     }

@@ -21,6 +21,7 @@ pub(crate) enum Op {
     CreateDispatch,
     GetDispatch,
     CancelDispatch,
+    ChangeNetwork,
     Events,
     Logs,
     Diff,
@@ -41,10 +42,11 @@ pub(crate) enum Op {
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
+        Self::ChangeNetwork,
         Self::Events,
         Self::Logs,
         Self::Diff,
@@ -67,7 +69,7 @@ impl Op {
     pub(crate) const fn path(self) -> &'static str {
         match self {
             Self::CreateDispatch => "/dispatch",
-            Self::GetDispatch | Self::CancelDispatch => "/dispatch/{id}",
+            Self::GetDispatch | Self::CancelDispatch | Self::ChangeNetwork => "/dispatch/{id}",
             Self::Events => "/dispatch/{id}/events",
             Self::Logs => "/dispatch/{id}/logs",
             Self::Diff => "/dispatch/{id}/diff",
@@ -91,6 +93,7 @@ impl Op {
         match self {
             Self::CreateDispatch | Self::RekeySecrets => Method::POST,
             Self::PutSecret => Method::PUT,
+            Self::ChangeNetwork => Method::PATCH,
             Self::CancelDispatch | Self::DeleteSecret => Method::DELETE,
             _ => Method::GET,
         }
@@ -99,7 +102,7 @@ impl Op {
     /// Who may call it.
     pub(crate) const fn access(self) -> Access {
         match self {
-            Self::CreateDispatch => Access::Key(Scope::Dispatch),
+            Self::CreateDispatch | Self::ChangeNetwork => Access::Key(Scope::Dispatch),
             Self::CancelDispatch => Access::Key(Scope::Cancel),
             Self::Runs => Access::Key(Scope::List),
             Self::GetDispatch
@@ -131,7 +134,7 @@ impl Op {
                 ErrorCode::RepoNotAllowed,
                 ErrorCode::NotSupported,
             ],
-            Self::CancelDispatch => &[
+            Self::CancelDispatch | Self::ChangeNetwork => &[
                 ErrorCode::MalformedBody,
                 ErrorCode::InvalidField,
                 ErrorCode::NotFound,

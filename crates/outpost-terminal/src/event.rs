@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 
 use outpost_types::{
-    BudgetScope, DispatchStatus, EventData, EventEnvelope, Failure, LogStreamName, Timestamp,
-    ToolPhase,
+    BudgetScope, DispatchStatus, EventData, EventEnvelope, Failure, LogStreamName, Network,
+    NetworkLevel, Timestamp, ToolPhase,
 };
 
 use crate::Surface;
-use crate::format::{bytes, dollars, millis, pad_left, truncate, width, wrap};
+use crate::format::{bytes, dollars, millis, pad_left, short_id, truncate, width, wrap};
 use crate::sanitize;
 
 /// Tool calls that are remembered until they end.
@@ -54,6 +54,10 @@ impl EventPrinter {
             EventData::Status { status, reason, failure } => {
                 status_text(surface, *status, reason.as_deref(), failure.as_ref())
             }
+            EventData::Network { from, to } => {
+                let text = format!("network: {} (was: {})", network(to), network(from));
+                (surface.yellow("!"), text)
+            }
             EventData::Phase { name, millis: took, detail } => {
                 let detail = detail.as_deref().map(sanitize::line).unwrap_or_default();
                 let text = format!("{} {} {detail}", sanitize::line(name), millis(*took));
@@ -75,11 +79,15 @@ impl EventPrinter {
                 return Vec::new();
             }
             EventData::PolicyDenied { target, reason, suggestion } => {
-                let allow = suggestion.as_deref().map(sanitize::line);
-                let allow =
-                    allow.map_or_else(String::new, |rule| format!(" (--allow-host {rule})"));
                 let (target, reason) = (sanitize::line(target), sanitize::line(reason));
-                (surface.yellow("!"), format!("blocked {target}: {reason}{allow}"))
+                let mut text = format!("blocked {target}: {reason}");
+                if let Some(rule) = suggestion.as_deref().map(sanitize::line) {
+                    let id = short_id(event.dispatch_id);
+                    text.push_str(&format!(
+                        "; to allow it: outpost network {id} --allow-host {rule}"
+                    ));
+                }
+                (surface.yellow("!"), text)
             }
             EventData::BudgetThreshold { scope, spent_usd, budget_usd } => {
                 let whose = match scope {
@@ -194,6 +202,18 @@ impl EventPrinter {
             return vec![cut_painted(body, room, self.surface.unicode)];
         }
         wrap(body, room)
+    }
+}
+
+/// What a sandbox may reach, as a person would say it.
+#[must_use]
+pub fn network(network: &Network) -> String {
+    let hosts: Vec<_> = network.allow_hosts.iter().map(|host| sanitize::line(host)).collect();
+    match (network.level, hosts.is_empty()) {
+        (NetworkLevel::Custom, false) => hosts.join(", "),
+        (NetworkLevel::Trusted, false) => format!("trusted hosts, {}", hosts.join(", ")),
+        (NetworkLevel::Trusted, true) => "trusted hosts".to_owned(),
+        (NetworkLevel::None, _) | (NetworkLevel::Custom, true) => "nothing".to_owned(),
     }
 }
 

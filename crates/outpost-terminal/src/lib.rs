@@ -23,7 +23,7 @@ mod samples;
 pub use card::card;
 pub use diff::patch;
 pub use dispatches::dispatches;
-pub use event::EventPrinter;
+pub use event::{EventPrinter, network};
 pub use fleet::{fleet, paint_available};
 pub use live::{FRAME_MILLIS, Live};
 pub use surface::Surface;

@@ -4,8 +4,8 @@
 use outpost_types::{
     AgentAvailability, AgentView, Attention, BudgetScope, CheckResult, ContextLevel, DispatchId,
     DispatchStatus, DispatchView, EventData, EventEnvelope, Failure, FailureCode, FleetView,
-    Isolation, LogStreamName, NetworkLevel, PhaseTimings, Priority, Tier, Timestamp, ToolPhase,
-    Usage, WorkspaceMode,
+    Isolation, LogStreamName, Network, NetworkLevel, PhaseTimings, Priority, Tier, Timestamp,
+    ToolPhase, Usage, WorkspaceMode,
 };
 
 /// When the fake dispatches were made.
@@ -189,7 +189,14 @@ pub(crate) fn events() -> Vec<EventEnvelope> {
         EventData::PolicyDenied {
             target: "example.com:443".into(),
             reason: "not on the list".into(),
-            suggestion: None,
+            suggestion: Some("example.com".into()),
+        },
+        EventData::Network {
+            from: Network::default(),
+            to: Network {
+                level: NetworkLevel::Trusted,
+                allow_hosts: vec!["example.com\x1b[2J".into()],
+            },
         },
         EventData::BudgetThreshold {
             scope: BudgetScope::Dispatch,

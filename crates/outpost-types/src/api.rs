@@ -10,8 +10,8 @@ use futures_core::Stream;
 
 use crate::{
     ApiError, ArtifactView, CancelRequest, Created, DispatchId, DispatchRequest, DispatchView,
-    EventEnvelope, FleetView, ListQuery, Page, PutSecret, RekeyView, SecretName, SecretScope,
-    SecretView,
+    EventEnvelope, FleetView, ListQuery, NetworkRequest, Page, PutSecret, RekeyView, SecretName,
+    SecretScope, SecretView,
 };
 
 /// Events in order, from where the reader asked; ends after the terminal one.
@@ -56,6 +56,14 @@ pub trait Api: Send + Sync {
         &self,
         id: DispatchId,
         request: CancelRequest,
+    ) -> Result<DispatchView, ApiError>;
+
+    /// Changes what the sandbox may reach, running or not. When this returns, the change is on disk; it is in
+    /// force for the next connection, and open ones that it does not allow are being cut.
+    async fn change_network(
+        &self,
+        id: DispatchId,
+        request: NetworkRequest,
     ) -> Result<DispatchView, ApiError>;
 
     /// Lists dispatches, newest first.

@@ -73,8 +73,8 @@ pub struct DispatchRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 32)]
     pub secrets: Vec<String>,
-    /// With `network: custom`: hosts the sandbox may reach through the gateway, as `name`, `*.name` or
-    /// `name:port`.
+    /// Hosts the sandbox may reach through the gateway, as `name`, `*.name` or `name:port`: all of them
+    /// with `network: custom`, besides the usual ones with `trusted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 64)]
     pub allow_hosts: Vec<String>,
@@ -143,6 +143,18 @@ pub enum NetworkLevel {
     Custom,
 }
 
+impl NetworkLevel {
+    /// As on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Trusted => "trusted",
+            Self::Custom => "custom",
+        }
+    }
+}
+
 /// Answer to `POST /dispatch`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Created {
@@ -160,6 +172,31 @@ pub struct CancelRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 500)]
     pub reason: Option<String>,
+}
+
+/// Body of `PATCH /dispatch/{id}`. What is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkRequest {
+    /// What the sandbox may reach beside the model gateway from now on. `none` takes all hosts away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkLevel>,
+    /// All hosts that stand in for the ones named before: with `custom` the only ones it may reach, with
+    /// `trusted` those besides the usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 64)]
+    pub allow_hosts: Option<Vec<String>>,
+}
+
+/// What a sandbox may reach beside the model gateway, within what the operator allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// How much is open.
+    pub level: NetworkLevel,
+    /// Hosts that were named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_hosts: Vec<String>,
 }
 
 /// A dispatch as a client sees it.
@@ -248,7 +285,7 @@ pub struct DispatchView {
     /// What the sandbox may reach beside the model gateway, within what the operator allows.
     #[serde(default)]
     pub network: NetworkLevel,
-    /// Hosts of a `custom` network.
+    /// Hosts that were named for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_hosts: Vec<String>,
     /// Names of the secrets its agent is given.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DispatchId, DispatchStatus, Failure, Timestamp, Usage};
+use crate::{DispatchId, DispatchStatus, Failure, Network, Timestamp, Usage};
 
 /// One event. `seq` starts at 1 and has no gaps within a dispatch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -39,6 +39,14 @@ pub enum EventData {
         /// Set when it ended without success.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
+    },
+    /// A client changed what the sandbox may reach.
+    #[serde(rename = "dispatch.network")]
+    Network {
+        /// What it could reach before.
+        from: Network,
+        /// What it may reach from now on.
+        to: Network,
     },
     /// A step of the platform ended.
     #[serde(rename = "phase", rename_all = "camelCase")]
@@ -113,7 +121,8 @@ pub enum EventData {
         target: String,
         /// Why not.
         reason: String,
-        /// What a person could put into `allowHosts` to allow it; absent when nothing there could.
+        /// What a person could put into `allowHosts` to allow it, also of a dispatch that runs; absent when
+        /// nothing there could.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         suggestion: Option<String>,
     },
@@ -188,6 +197,7 @@ impl EventData {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Status { .. } => "dispatch.status",
+            Self::Network { .. } => "dispatch.network",
             Self::Phase { .. } => "phase",
             Self::Log { .. } => "log",
             Self::Message { .. } => "agent.message",

@@ -25,7 +25,7 @@ pub use api::{Api, ByteStream, EventStream, LogQuery, LogStream};
 pub use artifact::ArtifactView;
 pub use dispatch::{
     CancelRequest, CheckResult, ContextLevel, Created, DispatchRequest, DispatchView, Isolation,
-    NetworkLevel, PhaseTimings, Priority, Usage, WorkspaceMode,
+    Network, NetworkLevel, NetworkRequest, PhaseTimings, Priority, Usage, WorkspaceMode,
 };
 pub use error::{ApiError, ErrorCode, Problem};
 pub use event::{Attention, BudgetScope, EventData, EventEnvelope, LogStreamName, ToolPhase};

@@ -9,8 +9,8 @@ use futures_util::stream;
 use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
     DispatchStatus, DispatchView, ErrorCode, EventEnvelope, EventStream, FleetView, ListQuery,
-    LogQuery, LogStream, Page, PutSecret, RekeyView, SecretKind, SecretName, SecretScope,
-    SecretView,
+    LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView, SecretKind, SecretName,
+    SecretScope, SecretView,
 };
 
 pub(crate) use crate::samples::*;
@@ -22,6 +22,8 @@ pub(crate) enum Call {
     Create(Box<DispatchRequest>, Option<String>),
     /// A dispatch was cancelled.
     Cancel(DispatchId, Option<String>),
+    /// What a dispatch may reach was changed.
+    Network(DispatchId, NetworkRequest),
     /// A secret was set.
     PutSecret(SecretName, PutSecret),
     /// A secret was removed.
@@ -112,6 +114,25 @@ impl Api for FakeApi {
         }
         self.calls.lock().unwrap().push(Call::Cancel(id, request.reason));
         view.status = DispatchStatus::Cancelled;
+        let mut views = self.views.lock().unwrap();
+        for stored in views.iter_mut().filter(|stored| stored.dispatch_id == id) {
+            *stored = view.clone();
+        }
+        Ok(view)
+    }
+
+    async fn change_network(
+        &self,
+        id: DispatchId,
+        request: NetworkRequest,
+    ) -> Result<DispatchView, ApiError> {
+        let mut view = self.find(id)?;
+        if view.status.is_terminal() {
+            return Err(ApiError::new(ErrorCode::AlreadyFinished, "It has already ended."));
+        }
+        self.calls.lock().unwrap().push(Call::Network(id, request.clone()));
+        view.network = request.network.unwrap_or(view.network);
+        view.allow_hosts = request.allow_hosts.unwrap_or(view.allow_hosts);
         let mut views = self.views.lock().unwrap();
         for stored in views.iter_mut().filter(|stored| stored.dispatch_id == id) {
             *stored = view.clone();

@@ -2,15 +2,15 @@
 
 use outpost_core::{
     AgentDefaults, AgentVerdict, Dispatch, DispatchSpec, Effect, Event, ExitFacts, Limits, Parent,
-    Queue, QueueReason, Rejection, ResultFacts, State, Stop, effects, step,
+    Queue, QueueReason, Rejection, ResultFacts, State, Stop, changed_network, effects, step,
 };
 use outpost_types::limits::{
-    BRANCH_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT, PARKED_SECONDS_MAX,
-    TAG_BYTES_MAX, TAGS_COUNT_MAX,
+    ALLOW_HOSTS_COUNT_MAX, BRANCH_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT,
+    PARKED_SECONDS_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX,
 };
 use outpost_types::{
-    AttemptId, DispatchRequest, DispatchStatus, FailureCode, NetworkLevel, Tier, Timestamp,
-    WorkspaceMode,
+    AttemptId, DispatchRequest, DispatchStatus, FailureCode, Network, NetworkLevel, NetworkRequest,
+    Tier, Timestamp, WorkspaceMode,
 };
 
 use crate::lifecycle::{dispatch, provision_failure};
@@ -143,6 +143,55 @@ fn a_cancel_of_a_running_agent_stops_it_once() {
     assert!(step(&stopping, &cancel(), NOW).is_err());
     let ended = after(&exited(&stopping, attempt), &success(attempt)).0;
     assert_eq!(ended.status(), DispatchStatus::Cancelled);
+}
+
+fn network(level: NetworkLevel, hosts: &[&str]) -> Network {
+    Network { level, allow_hosts: hosts.iter().map(|host| (*host).to_owned()).collect() }
+}
+
+#[test]
+fn a_network_changes_until_the_agent_has_ended() {
+    let (none, trusted) = (network(NetworkLevel::None, &[]), network(NetworkLevel::Trusted, &[]));
+    let change =
+        |from: &Network, to: &Network| Event::NetworkChanged { from: from.clone(), to: to.clone() };
+    let (running, attempt) = running();
+    for record in [fresh(), placed().0, running.clone()] {
+        let (open, effects) = after(&record, &change(&none, &trusted));
+        assert_eq!((open.network(), effects), (trusted.clone(), vec![]));
+        assert_eq!((&open.state, &open.spec), (&record.state, &record.spec));
+        assert_eq!(open.view().network, NetworkLevel::Trusted);
+        // What was known is not true any more, or nothing would change.
+        assert!(step(&open, &change(&none, &trusted), NOW).is_err());
+        assert!(step(&open, &change(&trusted, &trusted), NOW).is_err());
+        let (closed, _) = after(&open, &change(&trusted, &none));
+        assert_eq!(closed.network(), none);
+    }
+    let over = step(&exited(&running, attempt), &change(&none, &trusted), NOW);
+    assert_eq!(over, Err(Rejection::NotApplicable(DispatchStatus::Completing)));
+}
+
+#[test]
+fn what_is_left_out_of_a_change_stays() {
+    let of = |now: &Network, network, hosts: Option<&[&str]>| {
+        let allow_hosts = hosts.map(|hosts| hosts.iter().map(|it| (*it).to_owned()).collect());
+        changed_network(now, NetworkRequest { network, allow_hosts })
+    };
+    let none = network(NetworkLevel::None, &[]);
+    let custom = network(NetworkLevel::Custom, &["a"]);
+    assert_eq!(of(&custom, None, Some(&["b"])), Ok(network(NetworkLevel::Custom, &["b"])));
+    let trusted = Some(NetworkLevel::Trusted);
+    assert_eq!(of(&custom, trusted, None), Ok(network(NetworkLevel::Trusted, &["a"])));
+    assert_eq!(of(&custom, Some(NetworkLevel::None), None), Ok(none.clone()));
+    let many = ["h"; ALLOW_HOSTS_COUNT_MAX + 1];
+    for (now, level, hosts, field) in [
+        (&none, None, None, "network"),
+        (&none, None, Some(&["a"][..]), "allowHosts"),
+        (&custom, Some(NetworkLevel::None), Some(&["a"]), "allowHosts"),
+        (&custom, None, Some(&[""]), "allowHosts[0]"),
+        (&custom, None, Some(&many), "allowHosts"),
+    ] {
+        assert_eq!(of(now, level, hosts).unwrap_err().field.as_deref(), Some(field));
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use outpost_core::{
     QueueReason, Rejection, ResultFacts, State, step,
 };
 use outpost_types::{
-    AttemptId, DispatchId, DispatchRequest, DispatchStatus, Failure, FailureCode, KeyId, TenantId,
-    Tier, Timestamp, limits::PROVISION_TRIES_MAX,
+    AttemptId, DispatchId, DispatchRequest, DispatchStatus, Failure, FailureCode, KeyId, Network,
+    NetworkLevel, TenantId, Tier, Timestamp, limits::PROVISION_TRIES_MAX,
 };
 use proptest::prelude::*;
 
@@ -47,6 +47,11 @@ fn failure() -> Failure {
     Failure::new(FailureCode::Provisioning, "no")
 }
 
+fn network(index: usize) -> Network {
+    let level = [NetworkLevel::None, NetworkLevel::Trusted, NetworkLevel::Custom][index];
+    Network { level, allow_hosts: Vec::new() }
+}
+
 fn event(dispatch: DispatchId) -> impl Strategy<Value = Event> {
     let attempt = (1..5u32).prop_map(move |number| AttemptId { dispatch, number });
     let reason = prop_oneof![Just(QueueReason::AgentLimit), Just(QueueReason::HostLimit)];
@@ -78,6 +83,10 @@ fn event(dispatch: DispatchId) -> impl Strategy<Value = Event> {
             } else {
                 AgentVerdict::Failed(failure())
             }),
+        }),
+        1 => (0..3_usize, 0..3_usize).prop_map(|(from, to)| Event::NetworkChanged {
+            from: network(from),
+            to: network(to),
         }),
         1 => attempt.prop_map(|attempt| Event::WorkerLost { attempt }),
     ]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use outpost_core::{AgentDefaults, AgentVerdict, ExitFacts, ResultFacts};
 use outpost_runner::{Assignment, Command, Outcome, Report, Resume, Runner};
-use outpost_types::{AgentView, ApiError, AttemptId, DispatchRequest, TenantId, Tier};
+use outpost_types::{AgentView, ApiError, AttemptId, DispatchRequest, Network, TenantId, Tier};
 use tokio::sync::{mpsc, watch};
 
 /// What happened to one attempt so far.
@@ -15,6 +15,8 @@ pub(crate) struct Seen {
     /// How often it was handed out, and what each was told of an earlier server.
     pub(crate) runs: Vec<Option<Resume>>,
     pub(crate) stops: u32,
+    /// What its sandbox may reach.
+    pub(crate) network: Network,
     pub(crate) ended: bool,
 }
 
@@ -100,8 +102,14 @@ impl Runner for Puppet {
             reports.send(Report::AgentStarted(Box::default())).await.unwrap();
         }
         let mut released = self.released.subscribe();
+        let mut network = assignment.network;
+        network.mark_changed();
         loop {
             tokio::select! {
+                Ok(()) = network.changed() => {
+                    let now = network.borrow_and_update().clone();
+                    self.note(attempt, |seen| seen.network = now);
+                }
                 _ = released.wait_for(|all| all.contains(&attempt)) => break,
                 command = commands.recv() => match command {
                     Some(Command::Stop | Command::Abort) => {

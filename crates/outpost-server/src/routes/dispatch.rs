@@ -1,4 +1,4 @@
-//! Creating, reading, cancelling and listing dispatches.
+//! Creating, reading, changing, cancelling and listing dispatches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use outpost_types::limits::{
     USER_ID_BYTES_MAX, WAIT_SECONDS_MAX,
 };
 use outpost_types::{
-    ApiError, CancelRequest, DispatchRequest, DispatchView, ErrorCode, ListQuery, Page,
+    ApiError, CancelRequest, DispatchRequest, DispatchView, ErrorCode, ListQuery, NetworkRequest,
+    Page,
 };
 
 use crate::body::{self, FormShape};
@@ -135,6 +136,37 @@ pub(crate) async fn cancel(
     bounds::cancel(&wanted)?;
     let view = session.api.cancel_dispatch(id, wanted).await?;
     Ok(json(StatusCode::ACCEPTED, &view, ANSWER_BYTES_USUAL))
+}
+
+/// Change what a dispatch may reach
+///
+/// While it waits or its agent runs; within what the operator allows. When this answers, the change is on
+/// disk. It is in force for the next connection, and open ones that it does not allow are cut.
+#[utoipa::path(
+    patch, path = "/dispatch/{id}", operation_id = "changeNetwork", tag = "dispatches",
+    params(("id" = String, Path, description = "Id of the dispatch")),
+    request_body(content(
+        (NetworkRequest = "application/json"),
+        (NetworkRequest = "application/x-www-form-urlencoded"),
+    )),
+    responses((status = 200, description = "The dispatch with its network", body = DispatchView)),
+)]
+pub(crate) async fn change_network(
+    Extension(session): Extension<Session>,
+    IdPath(id): IdPath,
+    request: Request,
+) -> Result<Response, Refusal> {
+    Query::parse(request.uri().query())?.finish()?;
+    let (parts, body) = request.into_parts();
+    let shape = FormShape { lists: &["allowHosts"], numbers: &[] };
+    let wanted: NetworkRequest =
+        body::read(&parts.headers, body, shape).await?.ok_or_else(|| {
+            ApiError::new(ErrorCode::MalformedBody, "The body is empty.")
+                .with_hint("Send {\"network\": …}, {\"allowHosts\": […]} or both.")
+        })?;
+    bounds::network(&wanted)?;
+    let view = session.api.change_network(id, wanted).await?;
+    Ok(json(StatusCode::OK, &view, ANSWER_BYTES_USUAL))
 }
 
 /// List dispatches

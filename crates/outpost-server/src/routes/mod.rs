@@ -26,7 +26,9 @@ use crate::problem::{Refusal, no_route};
 use crate::{Backend, ServerConfig};
 
 pub(crate) use artifacts::{__path_artifact, __path_list as __path_artifacts};
-pub(crate) use dispatch::{__path_cancel, __path_create, __path_get, __path_runs, DISPATCH_FORM};
+pub(crate) use dispatch::{
+    __path_cancel, __path_change_network, __path_create, __path_get, __path_runs, DISPATCH_FORM,
+};
 pub(crate) use health::{
     __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi, __path_ready,
 };
@@ -85,6 +87,7 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
     let filter = match op.method() {
         Method::POST => MethodFilter::POST,
         Method::PUT => MethodFilter::PUT,
+        Method::PATCH => MethodFilter::PATCH,
         Method::DELETE => MethodFilter::DELETE,
         _ => MethodFilter::GET,
     };
@@ -92,6 +95,7 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::CreateDispatch => on(filter, dispatch::create),
         Op::GetDispatch => on(filter, dispatch::get),
         Op::CancelDispatch => on(filter, dispatch::cancel),
+        Op::ChangeNetwork => on(filter, dispatch::change_network),
         Op::Runs => on(filter, dispatch::runs),
         Op::Events => on(filter, streams::events),
         Op::Logs => on(filter, streams::logs),

@@ -54,6 +54,11 @@ fn row(operation: &str, id: &str) -> Row {
             body: Some(json!({"reason": "é\n"})),
             status: 202,
         },
+        "changeNetwork" => Row {
+            path: format!("/dispatch/{id}"),
+            body: Some(json!({"network": "custom", "allowHosts": ["example.com"]})),
+            status: 200,
+        },
         "followDispatch" => get(format!("/dispatch/{id}/events")),
         "readLogs" => get(format!("/dispatch/{id}/logs")),
         "readDiff" => get(format!("/dispatch/{id}/diff")),

@@ -14,8 +14,8 @@ use outpost_types::{
     AgentAvailability, AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest,
     Created, DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData,
     EventEnvelope, EventStream, FleetView, KeyId, ListQuery, LogQuery, LogStream, LogStreamName,
-    Page, PhaseTimings, PutSecret, RekeyView, Scope, SecretName, SecretScope, SecretValue,
-    SecretView, TenantId, Tier, Timestamp,
+    NetworkRequest, Page, PhaseTimings, PutSecret, RekeyView, Scope, SecretName, SecretScope,
+    SecretValue, SecretView, TenantId, Tier, Timestamp,
 };
 use tokio::sync::watch;
 
@@ -348,6 +348,21 @@ impl Api for Session {
         }
         self.memory.reach(id, DispatchStatus::Cancelled);
         self.memory.change(id, |entry| entry.view.summary = request.reason);
+        self.read(id, |entry| entry.view.clone())
+    }
+
+    async fn change_network(
+        &self,
+        id: DispatchId,
+        request: NetworkRequest,
+    ) -> Result<DispatchView, ApiError> {
+        if self.read(id, |entry| entry.view.status.is_terminal())? {
+            return Err(ApiError::new(ErrorCode::AlreadyFinished, "It is already over."));
+        }
+        self.memory.change(id, |entry| {
+            entry.view.network = request.network.unwrap_or(entry.view.network);
+            entry.view.allow_hosts = request.allow_hosts.unwrap_or_default();
+        });
         self.read(id, |entry| entry.view.clone())
     }
 

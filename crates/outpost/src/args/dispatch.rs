@@ -90,7 +90,8 @@ pub(crate) struct DispatchArgs {
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) network: Option<NetworkArg>,
 
-    /// With --network custom: host it may reach: name, *.name or name:port; may be given several times
+    /// With --network custom, or besides the usual ones of trusted: host it may reach: name, *.name or
+    /// name:port; may be given several times
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(crate) allow_hosts: Vec<String>,
 

@@ -22,7 +22,9 @@ pub(crate) use operate::{
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
     ScriptedArgs, ServeArgs,
 };
-pub(crate) use read::{ApplyArgs, CancelArgs, DiffArgs, EventsArgs, LogsArgs, LsArgs, StatusArgs};
+pub(crate) use read::{
+    ApplyArgs, CancelArgs, DiffArgs, EventsArgs, LogsArgs, LsArgs, NetworkArgs, StatusArgs,
+};
 pub(crate) use secrets::{SecretSetArgs, SecretsArgs, SecretsCommand};
 
 const EXAMPLES: &str = "\
@@ -119,6 +121,8 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Stop a dispatch
     Cancel(CancelArgs),
+    /// Change what a dispatch may reach, also while it runs
+    Network(NetworkArgs),
     /// The agents: which there are, and installing them
     Agents(AgentsArgs),
     /// Keys and other secrets of dispatches, encrypted

@@ -111,3 +111,24 @@ pub(crate) struct CancelArgs {
     #[arg(short, long)]
     pub(crate) wait: bool,
 }
+
+/// Flags of `outpost network`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  outpost network last --allow-host example.com     that host, too
+  outpost network last --network trusted            package registries and code hosts
+  outpost network last --network none               nothing any more; what is open is cut
+
+It is in force for the next connection; the operator's own bounds stay.")]
+pub(crate) struct NetworkArgs {
+    /// The dispatch: its id, the start or end of it, or `last`
+    pub(crate) id: String,
+    /// What the sandbox may reach beside its model, instead of what it could
+    #[arg(long, value_enum, value_name = "LEVEL", required_unless_present = "allow_hosts")]
+    pub(crate) network: Option<super::dispatch::NetworkArg>,
+    /// Host it may reach: name, *.name or name:port; may be given several times. Without --network they
+    /// are added to what it may reach already
+    #[arg(long = "allow-host", value_name = "HOST")]
+    pub(crate) allow_hosts: Vec<String>,
+}

@@ -13,6 +13,7 @@ pub(crate) mod events;
 pub(crate) mod fleet;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod network;
 pub(crate) mod scripted;
 pub(crate) mod secrets;
 pub(crate) mod selftest;
@@ -36,6 +37,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         Command::Diff(args) => diff::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Apply(args) => apply::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Cancel(args) => cancel::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Network(args) => network::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Secrets(args) => match args.command {
             SecretsCommand::Set(args) => {
                 let request = secrets::read(ui, &args)?;
