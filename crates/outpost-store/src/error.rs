@@ -150,7 +150,9 @@ impl From<rusqlite::Error> for StoreError {
                 rusqlite::Error::FromSqlConversionFailure(..)
                 | rusqlite::Error::IntegralValueOutOfRange(..)
                 | rusqlite::Error::InvalidColumnType(..)
-                | rusqlite::Error::Utf8Error(..) => Self::corrupt(error.to_string()),
+                | rusqlite::Error::Utf8Error(..)
+                // Statements are constants that fit the tables as they were made.
+                | rusqlite::Error::SqlInputError { .. } => Self::corrupt(error.to_string()),
                 other => Self::Backend { source: Arc::new(other) },
             },
         }

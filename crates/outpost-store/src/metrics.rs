@@ -39,6 +39,8 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) wal_bytes: AtomicU64,
     pub(crate) failed: AtomicBool,
+    /// The checkpointer asks the writer to move what little is left of the log.
+    pub(crate) finish_log: AtomicBool,
 }
 
 impl Counters {

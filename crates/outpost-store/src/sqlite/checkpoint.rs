@@ -2,9 +2,10 @@
 //! pays for it.
 //!
 //! It works when nobody writes or when the log has grown. Where writing never stops it would never
-//! reach the end of the log: once little is missing it makes the writer wait for that, and the log
-//! starts over. What is overwritten syncs faster than what is appended, too. Only a log that has grown
-//! far, because readers held it, is cut off at once.
+//! reach the end of the log: once little is missing it asks the writer to move that itself between two
+//! batches, and the log starts over with the next one. Nobody waits for a lock then, and what is
+//! overwritten syncs faster than what is appended. Only a log that has grown far, because readers held
+//! it, is cut off at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,9 +25,9 @@ pub(crate) const LOOK_MILLIS: u64 = 200;
 /// It works beside the writer when so much waits, bytes.
 const PASSIVE_BYTES: u64 = 32 * 1024 * 1024;
 /// The log starts over from this size on, bytes, if no more of it than the second number is not yet in
-/// the file: a few hundredths of a second for which the writer waits.
+/// the file: a hundredth of a second for which the writer is busy with it.
 const RESTART_BYTES: u64 = 64 * 1024 * 1024;
-const RESTART_BACKLOG_BYTES: u64 = 8 * 1024 * 1024;
+const RESTART_BACKLOG_BYTES: u64 = 2 * 1024 * 1024;
 /// Most times it works beside the writer in a row to come so close.
 const PASSES_MAX: u32 = 4;
 /// It stops the writer and empties the log when it is so large, bytes.
@@ -170,22 +171,25 @@ impl Work {
         } else {
             return Ok(());
         };
-        let (mut log_bytes, mut backlog_bytes) = self.checkpoint(mode)?;
+        self.checkpoint(mode)?;
+        // What a pass answers was true when it began; since then more was written.
+        let (mut log_bytes, mut backlog_bytes) = self.checkpoint("NOOP")?;
         for _ in 1..PASSES_MAX {
-            if log_bytes < RESTART_BYTES || backlog_bytes == 0 {
+            if log_bytes < RESTART_BYTES || backlog_bytes <= RESTART_BACKLOG_BYTES {
                 break;
             }
-            let close = backlog_bytes <= RESTART_BACKLOG_BYTES;
-            (log_bytes, backlog_bytes) =
-                self.checkpoint(if close { "RESTART" } else { "PASSIVE" })?;
+            self.checkpoint("PASSIVE")?;
+            (log_bytes, backlog_bytes) = self.checkpoint("NOOP")?;
         }
+        let near_the_end = log_bytes >= RESTART_BYTES && backlog_bytes <= RESTART_BACKLOG_BYTES;
+        self.counters.finish_log.store(near_the_end, Ordering::Relaxed);
         self.done = backlog_bytes == 0;
         self.counters.wal_bytes.store(log_bytes, Ordering::Relaxed);
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Size of the log and of the part of it not yet in the file, bytes. `NOOP` only looks.
+    /// Size of the log and of the part of it not yet in the file, bytes, when it began. `NOOP` only looks.
     fn checkpoint(&self, mode: &str) -> Result<(u64, u64), StoreError> {
         let sql = format!("PRAGMA wal_checkpoint({mode})");
         let (log, moved): (i64, i64) =
@@ -200,14 +204,14 @@ mod tests {
     use super::*;
     use crate::sqlite::schema;
 
-    #[test]
-    fn an_idle_log_is_moved_and_left_alone() {
+    /// A store's file, a connection that writes to it, and the work on its log.
+    fn work() -> (tempfile::TempDir, Connection, Work) {
         let directory = tempfile::tempdir().unwrap();
         let path = crate::sqlite::files::prepare_database(directory.path()).unwrap();
         let place = Place { path, vfs: None, bytes_max: None };
         let mut writer = connect::writer(&place).unwrap();
         schema::migrate(&mut writer, 1).unwrap();
-        let mut work = Work {
+        let work = Work {
             connection: connect::writer(&place).unwrap(),
             page_bytes: 4096,
             counters: Arc::default(),
@@ -215,6 +219,12 @@ mod tests {
             done: false,
             failing: false,
         };
+        (directory, writer, work)
+    }
+
+    #[test]
+    fn an_idle_log_is_moved_and_left_alone() {
+        let (_directory, _writer, mut work) = work();
         let (log, backlog) = work.checkpoint("NOOP").unwrap();
         assert!(log > 0 && backlog == log, "{log} {backlog}");
         // Busy: a commit since the last look. Then idle: everything is moved. Then nothing to do.
@@ -225,5 +235,28 @@ mod tests {
         work.look().unwrap();
         assert_eq!(work.counters.snapshot().checkpoints, 1);
         assert_eq!(work.checkpoint("NOOP").unwrap().1, 0);
+    }
+
+    #[test]
+    fn a_long_log_whose_end_is_near_is_left_to_the_writer() {
+        let (_directory, writer, mut work) = work();
+        writer.execute_batch("CREATE TABLE blobs (body BLOB)").unwrap();
+        let write = |bytes: u64| {
+            let bytes = i64::try_from(bytes).unwrap();
+            writer.execute("INSERT INTO blobs VALUES (zeroblob(?1))", [bytes]).unwrap();
+        };
+        let asked = |work: &mut Work| {
+            work.counters.committed(1, 1);
+            work.look().unwrap();
+            work.counters.finish_log.load(Ordering::Relaxed)
+        };
+        write(PASSIVE_BYTES + 1);
+        assert!(!asked(&mut work), "the log is not long yet");
+        write(RESTART_BYTES + 1);
+        assert!(asked(&mut work));
+        // Nobody reads, and all of the log is in the file: the next write starts it over.
+        write(1);
+        let (log_bytes, _) = work.checkpoint("NOOP").unwrap();
+        assert!(log_bytes < PASSIVE_BYTES, "{log_bytes}");
     }
 }

@@ -16,8 +16,9 @@ const BUSY_TIMEOUT_MILLIS: u64 = 5_000;
 const WRITER_CACHE_KIB: i64 = 65_536;
 /// Page cache of a reader, KiB.
 const READER_CACHE_KIB: i64 = 8_192;
-/// The log file is cut to this when it starts over, bytes.
-const WAL_KEEP_BYTES: i64 = 64 * 1024 * 1024;
+/// The log file is cut to this when it starts over, bytes: room for the log to start over many times without
+/// giving blocks back and asking for them again, which would cost each sync a commit of the file system.
+const WAL_KEEP_BYTES: i64 = 128 * 1024 * 1024;
 /// Prepared statements a connection keeps.
 const STATEMENTS_MAX: usize = 96;
 /// Files up to this are checked page by page when opened, bytes; larger ones would delay the start,

@@ -151,6 +151,21 @@ impl Machine {
             let depth = &self.counters.queue_depth;
             depth.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             self.serve(&mut batch);
+            if self.failure.is_none() && self.counters.finish_log.swap(false, Ordering::Relaxed) {
+                self.finish_log();
+            }
+        }
+    }
+
+    /// Moves the rest of the log, which the checkpointer says is little: with the next batch it starts over,
+    /// unless a reader still needs it. Nothing depends on it; the checkpointer asks again.
+    fn finish_log(&self) {
+        let moved = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = moved {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the log could not start over"
+            );
         }
     }
 

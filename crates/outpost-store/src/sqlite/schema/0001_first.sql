@@ -3,23 +3,27 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The body is the whole record as JSON; the other columns repeat what is searched.
+-- The body is the whole record as JSON; the other columns repeat what is searched. A list after IN would
+-- be made into a table of its own by every statement that checks it.
 CREATE TABLE jobs (
     dispatch_id  TEXT NOT NULL PRIMARY KEY CHECK (length(dispatch_id) = 26),
     tenant_id    TEXT NOT NULL,
     user_id      TEXT,
     agent        TEXT NOT NULL,
     repo         TEXT,
-    status       TEXT NOT NULL CHECK (status IN (
-                     'PENDING', 'QUEUED', 'PROVISIONING', 'RUNNING', 'COMPLETING',
-                     'COMPLETED', 'FAILED', 'TIMEOUT', 'CANCELLED')),
+    status       TEXT NOT NULL CHECK (
+                     status = 'PENDING' OR status = 'QUEUED' OR status = 'PROVISIONING' OR
+                     status = 'RUNNING' OR status = 'COMPLETING' OR status = 'COMPLETED' OR
+                     status = 'FAILED' OR status = 'TIMEOUT' OR status = 'CANCELLED'),
     generation   INTEGER NOT NULL CHECK (generation > 0),
     attempt      INTEGER NOT NULL CHECK (attempt >= 0),
     created_at   INTEGER NOT NULL,
     started_at   INTEGER,
     completed_at INTEGER,
     body         TEXT NOT NULL,
-    CHECK ((completed_at IS NOT NULL) = (status IN ('COMPLETED', 'FAILED', 'TIMEOUT', 'CANCELLED')))
+    CHECK ((completed_at IS NOT NULL) =
+        (status = 'COMPLETED' OR status = 'FAILED' OR
+         status = 'TIMEOUT' OR status = 'CANCELLED'))
 ) STRICT;
 
 -- Ids carry the time, so every list is ordered by its index.
@@ -42,9 +46,10 @@ CREATE TABLE attempts (
     dispatch_id TEXT NOT NULL REFERENCES jobs (dispatch_id) ON DELETE CASCADE,
     number      INTEGER NOT NULL CHECK (number > 0),
     epoch       INTEGER NOT NULL CHECK (epoch > 0),
-    state       TEXT NOT NULL CHECK (state IN (
-                    'PROVISIONING', 'RUNNING', 'COMPLETING',
-                    'COMPLETED', 'FAILED', 'TIMEOUT', 'CANCELLED')),
+    state       TEXT NOT NULL CHECK (
+                    state = 'PROVISIONING' OR state = 'RUNNING' OR state = 'COMPLETING' OR
+                    state = 'COMPLETED' OR state = 'FAILED' OR state = 'TIMEOUT' OR
+                    state = 'CANCELLED'),
     created_at  INTEGER NOT NULL,
     started_at  INTEGER,
     updated_at  INTEGER NOT NULL,
