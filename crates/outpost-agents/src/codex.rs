@@ -126,7 +126,7 @@ impl Agent for Codex {
 }
 
 /// Settings as `-c key=value`, values in TOML. What goes into quotes was validated as a token or is ours.
-fn settings(run: &RunSpec) -> [String; 8] {
+fn settings(run: &RunSpec) -> [String; 9] {
     let base_url = run.base_url(Provider::Openai);
     [
         format!("model=\"{}\"", run.model_id),
@@ -140,6 +140,8 @@ fn settings(run: &RunSpec) -> [String; 8] {
         "analytics.enabled=false".to_owned(),
         "features.plugins=false".to_owned(),
         "features.apps=false".to_owned(),
+        // Declared with every call otherwise, and carried out by the provider: past the network of the run.
+        "web_search=\"disabled\"".to_owned(),
         "hide_agent_reasoning=false".to_owned(),
     ]
 }

@@ -12,7 +12,8 @@
 //! Bounded: connections, header and body bytes, query, idle times, events waiting to be read, calls at once
 //! under a budget, what is read on after an agent hung up, tries and time of a held call. Only the
 //! paths of model calls are forwarded, so a handle cannot be used to list files, keys or batches
-//! of the account behind it. Deliberately absent: other hosts (see [`crate::egress`]; refused as
+//! of the account behind it, and while an attempt may reach nothing else, no call that asks its provider to
+//! reach something for it. Deliberately absent: other hosts (see [`crate::egress`]; refused as
 //! `policy_denied` without a grant for them), following redirects, retries after other failures (the CLIs have their
 //! own), the cost of what is charged apart from tokens (searches, containers).
 
@@ -27,6 +28,7 @@ mod meter;
 mod prices;
 mod provider;
 mod ratelimit;
+mod reach;
 mod redact;
 mod relay;
 mod route;

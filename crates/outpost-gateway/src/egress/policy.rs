@@ -231,6 +231,15 @@ impl EgressPolicy {
         if count > EGRESS_RULES_MAX { Err(EgressError::TooManyRules(count)) } else { Ok(()) }
     }
 
+    /// Whether it opens any host, as far as its own rules go.
+    pub(crate) fn opens_anything(&self) -> bool {
+        match self.level {
+            EgressLevel::None => false,
+            EgressLevel::Trusted => true,
+            EgressLevel::Custom => self.trusted || !self.allow.is_empty(),
+        }
+    }
+
     fn allows(&self, host: &Host, port: u16, way: Way) -> bool {
         let trusted = || {
             let list = match way {

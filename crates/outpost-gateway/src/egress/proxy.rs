@@ -115,6 +115,11 @@ impl Egress {
         self.policy.send_replace(policy);
     }
 
+    /// Whether the policy opens any host.
+    pub(crate) fn opens_anything(&self) -> bool {
+        self.policy.borrow().opens_anything()
+    }
+
     /// Answers a `CONNECT`.
     pub(crate) async fn tunnel(self: &Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let authority = request.uri().authority().map_or("", |authority| authority.as_str());
@@ -343,6 +348,8 @@ impl Egress {
             let cut =
                 async { while egress.allowed(&own).is_ok() && policy.changed().await.is_ok() {} };
             tokio::select! {
+                // What was taken away meanwhile is taken before the request goes out.
+                biased;
                 () = stop.cancelled() => {}
                 () = cut => {}
                 _ = connection => {}
@@ -424,7 +431,7 @@ impl Egress {
                 let message = match (reason, rule) {
                     (_, Some(rule)) => format!(
                         "The network policy of this run does not allow {host}:{port}. A human can allow it \
-                         with the rule `{rule}`."
+                         while it runs, with `outpost network <id of the dispatch> --allow-host {rule}`."
                     ),
                     (EgressReason::OperatorDenied, None) => format!(
                         "The operator of this Outpost does not allow {host}:{port}, and no rule of a run can \

@@ -128,6 +128,10 @@ pub enum DenialReason {
     BodyTooLarge,
     /// A budget is in force, and the call is written so that its cost could not be told.
     NotCountable,
+    /// The attempt may reach nothing, and the call asks the provider to reach something for it.
+    ProviderTool,
+    /// The attempt may reach nothing, and what the call asks for cannot be read.
+    NotReadable,
 }
 
 impl DenialReason {
@@ -142,6 +146,8 @@ impl DenialReason {
             Self::PolicyDenied => "policy_denied",
             Self::BodyTooLarge => "body_too_large",
             Self::NotCountable => "not_countable",
+            Self::ProviderTool => "provider_tool",
+            Self::NotReadable => "not_readable",
         }
     }
 }

@@ -4,7 +4,6 @@
 //! path, query, body and harmless headers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,10 +22,11 @@ use super::event::{BudgetScope, DenialReason, Reporter};
 use super::grant::{Credential, GatewayGrant, Route};
 use super::meter::{CallMeter, Meter, Refusal};
 use super::ratelimit;
+use super::reach::{ReachScan, Reaches};
 use super::redact::Redactor;
 use super::relay::Strictness::{self, Countable, CountableChat};
-use super::relay::{AnswerBody, CallReport, ReplayPool, RequestBody, RequestTally};
-use super::route::{Verdict, charged, judge, model_in};
+use super::relay::{AnswerBody, CallReport, ReplayPool, RequestBody, RequestRefusal, RequestTally};
+use super::route::{Verdict, charged, judge, model_in, spoken};
 use super::usage::UsageDialect;
 use crate::egress::Egress;
 use crate::serve::{self, Body};
@@ -205,18 +205,28 @@ impl Door {
                 model provider: install the package ca-certificates and restart Outpost.";
             return answer::problem(StatusCode::BAD_GATEWAY, "no_certificates", message);
         }
+        let plain = is_plain(&head.headers);
+        let reach = spoken(&head.method, rest).filter(|_| !self.reaches_out());
         let strictness = match charged {
-            Some(dialect) if self.meter.limited() => {
-                if !is_plain(&head.headers) {
-                    return self.deny(None, path, DenialReason::NotCountable);
-                }
-                if dialect == UsageDialect::Chat { CountableChat } else { Countable }
+            Some(_) if self.meter.limited() && !plain => {
+                return self.deny(None, path, DenialReason::NotCountable);
             }
+            Some(UsageDialect::Chat) if self.meter.limited() => CountableChat,
+            Some(_) if self.meter.limited() => Countable,
             _ => Strictness::Any,
         };
-        let tally = Arc::new(RequestTally::new(strictness, &self.replays));
+        if reach.is_some() && !plain {
+            return self.deny(None, path, DenialReason::NotReadable);
+        }
+        let reach = reach.map(ReachScan::new);
+        let tally = Arc::new(RequestTally::new(strictness, reach, &self.replays));
         let call = Call { route, url, head, path_model: model_in(rest), charged, tally, began };
         self.carry_out(&call, body).await
+    }
+
+    /// Whether this attempt may reach anything but models, and so its provider for it.
+    fn reaches_out(&self) -> bool {
+        self.egress.as_ref().is_some_and(|egress| egress.opens_anything())
     }
 
     /// Sends the call, again where the provider wants no calls for now, until there is an answer to pass on.
@@ -306,16 +316,21 @@ impl Door {
 
     fn not_answered(&self, call: &Call<'_>, sent: Sent, mut report: CallReport) -> Response<Body> {
         let path = call.head.uri.path();
-        let tally = &call.tally;
+        if let (Sent::Failed(_), Some(refusal)) = (&sent, call.tally.refused()) {
+            let answer = match refusal {
+                RequestRefusal::TooLarge => self.deny(None, path, DenialReason::BodyTooLarge),
+                RequestRefusal::NotCountable => self.deny(None, path, DenialReason::NotCountable),
+                RequestRefusal::Reaches(Reaches::Unreadable) => {
+                    self.deny(None, path, DenialReason::NotReadable)
+                }
+                RequestRefusal::Reaches(Reaches::Out(what)) => {
+                    self.deny(None, &format!("{path} ({what})"), DenialReason::ProviderTool)
+                }
+            };
+            report.status = answer.status().as_u16();
+            return answer;
+        }
         match sent {
-            Sent::Failed(_) if tally.too_large.load(Ordering::Relaxed) => {
-                report.status = StatusCode::PAYLOAD_TOO_LARGE.as_u16();
-                self.deny(None, path, DenialReason::BodyTooLarge)
-            }
-            Sent::Failed(_) if tally.not_countable.load(Ordering::Relaxed) => {
-                report.status = StatusCode::BAD_REQUEST.as_u16();
-                self.deny(None, path, DenialReason::NotCountable)
-            }
             Sent::TimedOut => {
                 report.status = StatusCode::GATEWAY_TIMEOUT.as_u16();
                 let message = "The model provider did not answer in time: try again.";
@@ -411,6 +426,17 @@ impl Door {
             DenialReason::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request body is over 64 MiB: send less at once.",
+            ),
+            DenialReason::ProviderTool => (
+                StatusCode::FORBIDDEN,
+                "This run has no network, so the model provider may reach nothing for it either: no search, no \
+                 fetched page, file or image, no remote tools, no code run there. A human can allow it while it \
+                 runs, with `outpost network <id of the dispatch> --network trusted`.",
+            ),
+            DenialReason::NotReadable => (
+                StatusCode::BAD_REQUEST,
+                "This run has no network, so a call must be one plain JSON object that the gateway can read, \
+                 not compressed.",
             ),
             DenialReason::NotCountable => (
                 StatusCode::BAD_REQUEST,

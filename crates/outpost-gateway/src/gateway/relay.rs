@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use super::call::Drains;
 use super::event::{GatewayEvent, Reporter};
 use super::meter::CallMeter;
+use super::reach::{ReachScan, Reaches, always_searches};
 use super::redact::Redactor;
 use super::scan::RequestScan;
 use crate::serve::BodyError;
@@ -57,13 +58,22 @@ impl ReplayPool {
     }
 }
 
+/// Why a request is not passed on to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RequestRefusal {
+    TooLarge,
+    /// Its cost could not be told.
+    NotCountable,
+    /// Nothing may be reached, and it asks the provider to.
+    Reaches(Reaches),
+}
+
 /// What is known about a request while it streams.
 #[derive(Debug)]
 pub(crate) struct RequestTally {
     pub(crate) bytes: AtomicU64,
-    pub(crate) too_large: AtomicBool,
-    /// It is not passed on to its end, as its cost could not be told.
-    pub(crate) not_countable: AtomicBool,
+    /// Why it is not passed on to its end.
+    refused: OnceLock<RequestRefusal>,
     /// It has been passed on to its end.
     pub(crate) whole: AtomicBool,
     strictness: Strictness,
@@ -74,17 +84,23 @@ pub(crate) struct RequestTally {
 #[derive(Debug, Default)]
 struct Kept {
     scan: RequestScan,
+    /// Where nothing may be reached.
+    reach: Option<ReachScan>,
     /// What was passed on; `None` when it is too much, or is not needed any more.
     sent: Option<Vec<u8>>,
 }
 
 impl RequestTally {
-    pub(crate) fn new(strictness: Strictness, pool: &Arc<ReplayPool>) -> Self {
-        let kept = Kept { sent: Some(Vec::new()), ..Kept::default() };
+    /// `reach` looks for what the provider is asked to reach; without it that may be anything.
+    pub(crate) fn new(
+        strictness: Strictness,
+        reach: Option<ReachScan>,
+        pool: &Arc<ReplayPool>,
+    ) -> Self {
+        let kept = Kept { reach, sent: Some(Vec::new()), ..Kept::default() };
         Self {
             bytes: AtomicU64::new(0),
-            too_large: AtomicBool::new(false),
-            not_countable: AtomicBool::new(false),
+            refused: OnceLock::new(),
             whole: AtomicBool::new(false),
             strictness,
             pool: Arc::clone(pool),
@@ -122,14 +138,14 @@ impl RequestTally {
     fn pass(&self, piece: Bytes, bytes_max: u64) -> Result<Bytes, &'static str> {
         let bytes = piece.len() as u64;
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > bytes_max {
-            self.too_large.store(true, Ordering::Relaxed);
-            return Err("the request body is too large");
+            return Err(self.refuse(RequestRefusal::TooLarge));
         }
         let mut kept = self.kept();
         let end = kept.scan.push(&piece);
         if self.strictness != Strictness::Any && kept.scan.problem().is_some() {
-            return Err(self.refuse());
+            return Err(self.refuse(RequestRefusal::NotCountable));
         }
+        kept.look_out(&piece).map_err(|reaches| self.refuse(RequestRefusal::Reaches(reaches)))?;
         let mut piece = piece;
         if let Some(end) = end {
             match self.at_end(&kept.scan) {
@@ -147,21 +163,33 @@ impl RequestTally {
         let chat = self.strictness == Strictness::CountableChat;
         let uncounted = chat && scan.streams() && scan.counts_stream() == Some(false);
         if self.strictness != Strictness::Any && (scan.is_background() || uncounted) {
-            return Err(self.refuse());
+            return Err(self.refuse(RequestRefusal::NotCountable));
         }
         Ok(chat && scan.streams() && scan.counts_stream().is_none())
     }
 
-    fn refuse(&self) -> &'static str {
-        self.not_countable.store(true, Ordering::Relaxed);
-        "the cost of the request could not be told"
+    fn refuse(&self, refusal: RequestRefusal) -> &'static str {
+        let _ = self.refused.set(refusal);
+        "the request is refused"
+    }
+
+    /// Why it was not passed on to its end, if it was not.
+    pub(crate) fn refused(&self) -> Option<&RequestRefusal> {
+        self.refused.get()
     }
 
     /// No more comes.
     fn end(&self) -> Result<(), &'static str> {
-        if self.strictness != Strictness::Any && !self.kept().scan.is_whole() {
-            return Err(self.refuse());
+        let kept = self.kept();
+        if !kept.scan.is_whole() {
+            if self.strictness != Strictness::Any {
+                return Err(self.refuse(RequestRefusal::NotCountable));
+            }
+            if kept.reach.is_some() {
+                return Err(self.refuse(RequestRefusal::Reaches(Reaches::Unreadable)));
+            }
         }
+        drop(kept);
         self.whole.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -174,6 +202,23 @@ impl Drop for RequestTally {
 }
 
 impl Kept {
+    /// Whether a piece asks the provider to reach something, where that may not be.
+    fn look_out(&mut self, piece: &[u8]) -> Result<(), Reaches> {
+        let Some(reach) = &mut self.reach else { return Ok(()) };
+        reach.push(piece);
+        if let Some(found) = reach.found() {
+            return Err(found.clone());
+        }
+        if self.scan.problem().is_some() {
+            return Err(Reaches::Unreadable);
+        }
+        // Known before its last byte is passed on.
+        match self.scan.model().filter(|model| self.scan.is_whole() && always_searches(model)) {
+            Some(model) => Err(Reaches::Out(model)),
+            None => Ok(()),
+        }
+    }
+
     fn keep(&mut self, piece: &Bytes, pool: &ReplayPool) {
         let Some(sent) = &mut self.sent else { return };
         if sent.len() + piece.len() <= REPLAY_BYTES_MAX && pool.take(piece.len()) {
@@ -432,7 +477,7 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     async fn send(pieces: &[&'static [u8]], bytes_max: u64) -> (Arc<RequestTally>, bool) {
-        let tally = Arc::new(RequestTally::new(Strictness::Any, &Arc::default()));
+        let tally = Arc::new(RequestTally::new(Strictness::Any, None, &Arc::default()));
         let frames = pieces
             .iter()
             .map(|piece| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(piece))));
@@ -445,10 +490,10 @@ mod tests {
     #[tokio::test]
     async fn a_body_without_announced_length_is_bounded() {
         let (tally, passed) = send(&[b"1234", b"5678"], 8).await;
-        assert!(passed && !tally.too_large.load(Ordering::Relaxed));
+        assert!(passed && tally.refused().is_none());
         assert_eq!(tally.bytes.load(Ordering::Relaxed), 8);
         let (tally, passed) = send(&[b"1234", b"5678", b"9"], 8).await;
-        assert!(!passed && tally.too_large.load(Ordering::Relaxed));
+        assert!(!passed && tally.refused() == Some(&RequestRefusal::TooLarge));
     }
 
     #[tokio::test]

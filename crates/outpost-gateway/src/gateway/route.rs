@@ -62,15 +62,18 @@ pub(crate) fn judge(method: &Method, path: &str) -> Verdict {
 
 /// How a call that may pass is charged; `None` when it is free.
 pub(crate) fn charged(method: &Method, path: &str) -> Option<UsageDialect> {
-    let free = *method != Method::POST;
+    let counts_only = path.ends_with("/count_tokens") || path.ends_with(":countTokens");
+    spoken(method, path).filter(|_| !counts_only)
+}
+
+/// The language of a call with a body; `None` for one without.
+pub(crate) fn spoken(method: &Method, path: &str) -> Option<UsageDialect> {
     let last = path.rsplit('/').next().unwrap_or_default();
     match last {
-        _ if free => None,
-        "messages" => Some(UsageDialect::Messages),
+        _ if *method != Method::POST => None,
+        "messages" | "count_tokens" => Some(UsageDialect::Messages),
         "responses" | "compact" => Some(UsageDialect::Responses),
         "completions" => Some(UsageDialect::Chat),
-        "count_tokens" => None,
-        _ if last.ends_with(":countTokens") => None,
         _ => Some(UsageDialect::Gemini),
     }
 }

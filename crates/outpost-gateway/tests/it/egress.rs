@@ -129,7 +129,7 @@ async fn a_refusal_names_the_rule_and_is_not_repeated_to_the_reader() {
     let mut open = opened(&[], None, None).await;
     for _ in 0..25 {
         let request = "CONNECT registry.example:443 HTTP/1.1\r\nHost: registry.example:443\r\n\r\n";
-        let answer = raw_request(open.addr, request, "rule `registry.example`").await;
+        let answer = raw_request(open.addr, request, "--allow-host registry.example`").await;
         assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("A human can allow it"));
     }
     let event = denied(&mut open).await;

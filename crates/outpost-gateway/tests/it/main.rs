@@ -13,3 +13,4 @@ mod redaction;
 #[expect(dead_code, reason = "the gateway looks at no tool calls")]
 mod shapes;
 mod support;
+mod tools;

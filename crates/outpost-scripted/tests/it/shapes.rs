@@ -200,8 +200,7 @@ fn codex(task: &str, results: &[&str], code_mode: bool) -> Value {
                 "type": "object", "required": ["cmd"],
                 "properties": {"cmd": {"type": "string"}, "yield_time_ms": {"type": "number"}}
             }},
-            {"type": "custom", "name": "apply_patch", "format": {"type": "grammar"}},
-            {"type": "web_search"}
+            {"type": "custom", "name": "apply_patch", "format": {"type": "grammar"}}
         ]);
     }
     body["input"] = json!(input);
