@@ -247,13 +247,17 @@ impl AgentPool {
         }
     }
 
-    /// A worker did not come to be, or went before it was used.
+    /// A worker did not come to be, or went before it was used. What fails while it backs off already is
+    /// the same mishap: all workers may go at once.
     fn failed(&mut self, reason: &str, now: Timestamp) {
+        self.counts.last_failure = Some(bounded(reason));
+        if self.backoff_until.is_some_and(|until| until > now) {
+            return;
+        }
         let doublings = self.failures.min(u64::BITS - 1);
         let millis = BACKOFF_MILLIS_FIRST.saturating_mul(1 << doublings).min(BACKOFF_MILLIS_MAX);
         self.failures = self.failures.saturating_add(1);
         self.backoff_until = Some(now.plus_millis(millis));
-        self.counts.last_failure = Some(bounded(reason));
     }
 
     fn lost(&mut self, reason: &str, now: Timestamp) {

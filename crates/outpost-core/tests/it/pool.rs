@@ -403,11 +403,17 @@ fn a_claim_proves_workers_good_and_a_new_version_may_be() {
     bench.fail(4);
     let until = |bench: &Bench, millis| Some(bench.now.plus_millis(millis));
     assert_eq!(bench.figures("a").backing_off_until, until(&bench, BACKOFF_MILLIS_FIRST));
+    // What fails meanwhile is the same mishap; what fails after it is another.
+    bench.now = bench.now.plus_millis(1);
     bench.fail(3);
-    assert_eq!(bench.figures("a").backing_off_until, until(&bench, 2 * BACKOFF_MILLIS_FIRST));
-    assert_eq!(bench.tell(&ready("a", 2)), [start(5, "a"), start(6, "a")]);
-    assert_eq!(bench.figures("a").backing_off_until, None);
+    assert_eq!(bench.figures("a").backing_off_until, until(&bench, BACKOFF_MILLIS_FIRST - 1));
+    assert_eq!(bench.after(BACKOFF_MILLIS_FIRST - 1), [start(5, "a"), start(6, "a")]);
     bench.fail(5);
+    assert_eq!(bench.figures("a").backing_off_until, until(&bench, 2 * BACKOFF_MILLIS_FIRST));
+    bench.fail(6);
+    assert_eq!(bench.tell(&ready("a", 2)), [start(7, "a"), start(8, "a")]);
+    assert_eq!(bench.figures("a").backing_off_until, None);
+    bench.fail(7);
     assert_eq!(bench.figures("a").backing_off_until, until(&bench, BACKOFF_MILLIS_FIRST));
 }
 
