@@ -5,6 +5,7 @@
 //! disk, a launcher with its sandboxes, agents, clients, a wall clock. A seed decides what goes wrong
 //! and when; the same seed is the same history, byte by byte. Bounded: jobs, time and steps of each
 //! simulation. Absent: logs, events, HTTP, git, the gateway: they decide nothing about a dispatch.
+//! [`day`] is a second, smaller simulation: the warm pools under a day's load.
 
 mod attempt;
 mod check;
@@ -20,6 +21,7 @@ mod sched;
 mod server;
 mod world;
 
+pub mod day;
 pub mod explore;
 pub mod scenario;
 

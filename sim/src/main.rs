@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
+use outpost_sim::day::table;
 use outpost_sim::explore::{explore, shrink};
 use outpost_sim::{Kill, Mutant, Plan, scenario, simulate};
 
@@ -20,6 +21,8 @@ Deterministic simulation of the control plane around the real core.
   cargo run --release -p outpost-sim -- --seeds N [--from S]   that many seeds
   cargo run --release -p outpost-sim -- --seed S [--trace]     one of them; --trace prints what happens
   cargo run --release -p outpost-sim -- --crashes              a death at every point of every scenario
+  cargo run --release -p outpost-sim -- --pools [--days N]     a day of the warm pools under every load and
+                                                               setting, as a table; N seeds of each
 
 --mutant NAME   carry that bug on purpose; the seeds should fail
 --threads N     instead of one for each core
@@ -32,6 +35,8 @@ struct Options {
     seed: Option<u64>,
     trace: bool,
     crashes: bool,
+    pools: bool,
+    days: Option<u64>,
     mutant: Option<Mutant>,
     threads: Option<usize>,
 }
@@ -48,6 +53,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--threads" => options.threads = usize::try_from(number(value()?)?).ok(),
             "--trace" => options.trace = true,
             "--crashes" => options.crashes = true,
+            "--pools" => options.pools = true,
+            "--days" => options.days = Some(number(value()?)?),
             "--mutant" => {
                 let name = value()?;
                 let known = Mutant::ALL.iter().map(|mutant| mutant.name()).collect::<Vec<_>>();
@@ -63,6 +70,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
         Ok(options) if options.crashes => crashes(&options),
+        Ok(options) if options.pools => pools(&options),
         Ok(options) => match options.seed {
             Some(seed) => one(seed, &options),
             None => many(&options),
@@ -89,9 +97,8 @@ fn one(seed: u64, options: &Options) -> ExitCode {
 }
 
 fn many(options: &Options) -> ExitCode {
-    let threads = options.threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     let count = options.seeds.unwrap_or(SEEDS_DEFAULT);
-    let summary = explore(options.from, count, options.mutant, threads);
+    let summary = explore(options.from, count, options.mutant, threads(options));
     println!(
         "{} seeds from {}: {} servers, ends {:?}, sum of traces {:016x}",
         summary.ran, options.from, summary.servers, summary.ends, summary.trace_sum
@@ -104,6 +111,27 @@ fn many(options: &Options) -> ExitCode {
     println!("{}", outcome.trace);
     println!("to see all of it: cargo run -p outpost-sim -- --seed {seed} --trace");
     ExitCode::FAILURE
+}
+
+fn threads(options: &Options) -> usize {
+    options.threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
+}
+
+fn pools(options: &Options) -> ExitCode {
+    let first = options.seed.unwrap_or(options.from);
+    for seed in first..first.saturating_add(options.days.unwrap_or(1)) {
+        println!("seed {seed}\n{}", table::HEAD);
+        for row in table::rows(&table::days(seed), threads(options)) {
+            match row {
+                Ok(row) => println!("{row}"),
+                Err(violation) => {
+                    println!("VIOLATION: {violation}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn crashes(options: &Options) -> ExitCode {

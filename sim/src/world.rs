@@ -202,18 +202,18 @@ impl World {
 
 /// What happened, as a hash (FNV-1a) and, where wanted, as text.
 #[derive(Debug)]
-struct Trace {
-    hash: u64,
+pub(crate) struct Trace {
+    pub(crate) hash: u64,
     keep: bool,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Trace {
-    const fn new(keep: bool) -> Self {
+    pub(crate) const fn new(keep: bool) -> Self {
         Self { hash: 0xcbf2_9ce4_8422_2325, keep, text: String::new() }
     }
 
-    fn line(&mut self, micros: u64, line: fmt::Arguments<'_>) {
+    pub(crate) fn line(&mut self, micros: u64, line: fmt::Arguments<'_>) {
         // Writing into memory cannot fail.
         let _ = writeln!(self, "{micros:>12} {line}");
     }
