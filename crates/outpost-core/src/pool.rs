@@ -46,8 +46,9 @@ pub const GROW_WINDOW_MINUTES: u64 = 10;
 pub const GROW_CLAIMS_MIN: u64 = 3;
 /// Pools grow with every claim while so many dispatches wait for a slot (the design's figure).
 pub const GROW_WAITING_COUNT: u32 = 10;
-/// Wait after the first failure of an agent's workers, milliseconds; it doubles with each further one.
-pub const BACKOFF_MILLIS_FIRST: u64 = 1_000;
+/// Wait after the first failure of an agent's workers, milliseconds; it doubles with each further one. One
+/// failure alone shall not be felt where a build takes milliseconds (decision 0017).
+pub const BACKOFF_MILLIS_FIRST: u64 = 100;
 /// Longest such wait, milliseconds.
 pub const BACKOFF_MILLIS_MAX: u64 = 300_000;
 /// Most workers that one tick asks to look at. Those left over are due at once, in the next.
@@ -349,7 +350,10 @@ impl Pool {
     /// When [`Event::Tick`] is due, if nothing happens before; already past when one tick was not enough.
     #[must_use]
     pub fn wake_at(&self) -> Option<Timestamp> {
-        self.agents.values().filter_map(|pool| pool.wake_at(self.age_millis())).min()
+        let renews = self.spare_builds() > 0;
+        let renewal = |pool: &AgentPool| pool.renewal_at(self.age_millis()).map(|(at, _)| at);
+        let renewals = self.agents.values().filter(|_| renews).filter_map(renewal);
+        self.agents.values().filter_map(AgentPool::wake_at).chain(renewals).min()
     }
 
     /// Whether it is drained and no worker is left but those that attempts have.
@@ -453,12 +457,16 @@ impl Pool {
     }
 
     fn settle(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let age_millis = self.age_millis();
         for pool in self.agents.values_mut() {
             if self.draining {
                 pool.stop_warm(StopReason::Draining, now, effects);
             }
-            pool.settle(age_millis, now, effects);
+            pool.settle(now, effects);
+        }
+        let (age_millis, mut spare) = (self.age_millis(), self.spare_builds());
+        for pool in self.agents.values_mut() {
+            let renewed = spare > 0 && pool.renew(age_millis, now, effects);
+            spare -= u32::from(renewed);
         }
         self.build(now, effects);
         self.assert_bounded();
@@ -486,6 +494,14 @@ impl Pool {
             && self.builds() < self.config.builds_max
             && self.stopping() < STOPPING_COUNT_MAX
             && sandboxes < self.config.sandboxes_max
+    }
+
+    /// Builds that could begin now beside those that are wanted anyway: so many old workers may be replaced.
+    fn spare_builds(&self) -> u32 {
+        let missing =
+            |pool: &AgentPool| if pool.wants_worker() { pool.target - pool.warm() } else { 0 };
+        let wanted: u32 = self.agents.values().map(missing).sum();
+        self.config.builds_max.saturating_sub(self.builds() + wanted)
     }
 
     fn sum(&self, of: impl Fn(&AgentPool) -> usize) -> u32 {

@@ -300,7 +300,7 @@ impl AgentPool {
     }
 
     /// What time alone asks for.
-    pub(super) fn settle(&mut self, age_millis: u64, now: Timestamp, effects: &mut Vec<Effect>) {
+    pub(super) fn settle(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.backoff_until = self.backoff_until.filter(|until| *until > now);
         let slow = |starting: &Starting| build_ends_at(starting) <= now;
         while let Some((worker, _)) = self.starting.iter().find(|(_, starting)| slow(starting)) {
@@ -321,9 +321,20 @@ impl AgentPool {
         if self.relents_at().is_some_and(|at| at <= now) {
             self.target = self.warm().max(self.sizes.min);
         }
-        if let Some((_, worker)) = self.renewal_at(age_millis).filter(|(at, _)| *at <= now) {
+    }
+
+    /// Stops the oldest worker if it is due for another; whether it was.
+    pub(super) fn renew(
+        &mut self,
+        age_millis: u64,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let due = self.renewal_at(age_millis).filter(|(at, _)| *at <= now);
+        if let Some((_, worker)) = due {
             self.stop(worker, StopReason::TooOld, now, effects);
         }
+        due.is_some()
     }
 
     /// The worker that was parked first, and when nobody used it in its warm time.
@@ -346,7 +357,7 @@ impl AgentPool {
     }
 
     /// When the worker that was made first is to be replaced: one by one, and not while others are missing.
-    fn renewal_at(&self, age_millis: u64) -> Option<(Timestamp, WorkerId)> {
+    pub(super) fn renewal_at(&self, age_millis: u64) -> Option<(Timestamp, WorkerId)> {
         let whole = self.starting.is_empty() && self.warm() >= self.target;
         let oldest = self.idle.iter().map(|(worker, idle)| (idle.made_at, *worker)).min();
         let (made_at, worker) = oldest.filter(|_| whole && self.backoff_until.is_none())?;
@@ -354,14 +365,12 @@ impl AgentPool {
     }
 
     /// When [`settle`](Self::settle) has something to do, or a worker is to be looked at.
-    pub(super) fn wake_at(&self, age_millis: u64) -> Option<Timestamp> {
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
         let instants = self.starting.values().map(build_ends_at);
         let instants = instants.chain(self.stopping.values().map(stop_again_at));
         let instants = instants.chain(self.idle.values().map(|idle| idle.check_at));
-        let instants = instants.chain(self.backoff_until);
-        let instants = instants.chain(self.relents_at());
-        let instants = instants.chain(self.surplus_at().map(|(at, _)| at));
-        instants.chain(self.renewal_at(age_millis).map(|(at, _)| at)).min()
+        let instants = instants.chain(self.backoff_until).chain(self.relents_at());
+        instants.chain(self.surplus_at().map(|(at, _)| at)).min()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use outpost_core::pool::{
     AGE_SECONDS_DEFAULT, AGE_SECONDS_MAX, AGE_SECONDS_MIN, AGENTS_COUNT_MAX, AgentSizes,
-    AskedSizes, BUILDS_COUNT_DEFAULT, BUILDS_COUNT_MAX, BadPoolConfig, CHECK_SECONDS,
-    CHECKS_PER_TICK_MAX, Effect, Event, FAILURE_TEXT_BYTES_MAX, Fingerprint, Found,
+    AskedSizes, BACKOFF_MILLIS_FIRST, BUILDS_COUNT_DEFAULT, BUILDS_COUNT_MAX, BadPoolConfig,
+    CHECK_SECONDS, CHECKS_PER_TICK_MAX, Effect, Event, FAILURE_TEXT_BYTES_MAX, Fingerprint, Found,
     GROW_WAITING_COUNT, Miss, Pool, PoolConfig, STOP_AGAIN_SECONDS, STOPPING_COUNT_MAX, Stage,
     StopReason, WARM_COUNT_DEFAULT, WARM_COUNT_MAX, WARM_SECONDS_DEFAULT, WARM_SECONDS_MAX,
     WorkerId,
@@ -162,10 +162,28 @@ fn old_workers_are_replaced_one_by_one() {
     // Not before the first is replaced; not while that is tried in vain.
     assert_eq!(bench.fail(3), []);
     assert_eq!(bench.after(1), []);
-    assert_eq!(bench.after(999), [start(4, "a")]);
+    assert_eq!(bench.after(BACKOFF_MILLIS_FIRST - 1), [start(4, "a")]);
     let replaced = [stop(2, StopReason::TooOld), start(5, "a")];
     assert_eq!(bench.tell(&Event::Started { worker: worker(4) }), replaced);
     assert_eq!(counts(&bench.figures("a")), [1, 1, 0, 1]);
+}
+
+#[test]
+fn no_more_are_replaced_at_once_than_can_be_built() {
+    let names = [("a", 1, 1), ("b", 1, 1), ("c", 1, 1)];
+    let mut bench = Bench::warm(PoolConfig { builds_max: 2, ..config(&names) });
+    let stops = |effects: &[Effect]| {
+        let old = |effect: &&Effect| matches!(effect, Effect::Stop { why: StopReason::TooOld, .. });
+        effects.iter().filter(old).count()
+    };
+    let due = bench.now.plus_millis(AGE_SECONDS_DEFAULT * 1_000);
+    bench.now = due;
+    let effects = bench.tell(&Event::Tick);
+    assert_eq!((stops(&effects), counts(&bench.figures("c"))), (2, [0, 1, 0, 0]));
+    // The third waits for one of them, and no timer runs for it meanwhile.
+    assert!(bench.pool.wake_at().unwrap() > due);
+    let effects = bench.tell(&Event::Started { worker: worker(4) });
+    assert_eq!((stops(&effects), counts(&bench.figures("c"))), (1, [1, 0, 0, 1]));
 }
 
 #[test]
