@@ -77,6 +77,8 @@ pub struct Day {
     pub stage: Option<Stage>,
     /// Most builds at once.
     pub builds_max: u32,
+    /// Most warm workers in all; `None` is what follows from the sizes.
+    pub warm_max: Option<u32>,
     /// Most attempts of an agent at once.
     pub agent_attempts_max: u32,
     /// Sandboxes the host has room for beyond its slots.
@@ -95,6 +97,7 @@ impl Day {
             fleet,
             stage,
             builds_max: outpost_core::pool::BUILDS_COUNT_DEFAULT,
+            warm_max: None,
             agent_attempts_max: u32::MAX,
             room: outpost_core::pool::WARM_COUNT_MAX,
             faults: true,
@@ -111,10 +114,12 @@ impl Day {
             let sizes = AgentSizes::default_of(&agent, tier_of(builtin), self.stage);
             (agent, sizes)
         });
+        let usual = PoolConfig::of(sizes.collect());
         PoolConfig {
+            warm_max: self.warm_max.unwrap_or(usual.warm_max),
             builds_max: self.builds_max,
             sandboxes_max: self.slots().saturating_add(self.room),
-            ..PoolConfig::of(sizes.collect())
+            ..usual
         }
     }
 }

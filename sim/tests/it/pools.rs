@@ -64,7 +64,7 @@ fn slow_builds_are_the_bottleneck_and_more_at_once_help() {
 
 #[test]
 fn the_table_has_a_row_for_each_setting() {
-    assert_eq!(table::days(0).len(), 36);
+    assert_eq!(table::days(0).len(), 60);
     let days = [Day::new(0, SHORT, Fleet::Local, None); 3];
     let rows = table::rows(&days, 2);
     assert_eq!(rows.len(), 3);
