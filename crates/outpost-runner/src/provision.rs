@@ -217,6 +217,7 @@ async fn prepare_workspace(
         owner: owner(parts).await?,
         task: spec.task.clone(),
         layers: Layers::Copy,
+        persistent: None,
     };
     // On the heap: it is by far the largest part of an attempt's future.
     Ok(Box::pin(parts.workspaces.prepare(request)).await?)

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Cache, Entry, Kind, digest, disk_bytes};
 use crate::inspect::{self, Tree, open_regular};
-use crate::remote::Base;
+use crate::start::Base;
 use crate::{Inner, Note, PrepareError, index, prepare};
 
 /// Version of what a checkout is; another one is another key.
@@ -49,6 +49,7 @@ pub(crate) struct Facts {
 /// One that may be used.
 #[derive(Debug)]
 pub(crate) struct Checkout {
+    pub(crate) key: String,
     pub(crate) tree: PathBuf,
     pub(crate) facts: Arc<Facts>,
 }
@@ -125,7 +126,7 @@ fn take_locked(inner: &Inner, key: &str, mirror: &Path, holder: &Path) -> io::Re
         Ok(facts) => {
             Cache::touch(&dir);
             Cache::touch(mirror);
-            return Ok(Found::Here(Checkout { tree: dir.join(TREE), facts }));
+            return Ok(Found::Here(Checkout { key: key.to_owned(), tree: dir.join(TREE), facts }));
         }
         Err(Flaw::Missing) => Found::Missing,
         Err(Flaw::Damaged) => Found::Damaged,
@@ -297,6 +298,11 @@ async fn rewrite_index(
         std::os::unix::fs::lchown(git_dir.join("index"), Some(uid), Some(gid)).map_err(io)?;
     }
     Ok(())
+}
+
+/// The files of the checkout in a directory of the cache.
+pub(crate) fn tree(dir: &Path) -> PathBuf {
+    dir.join(TREE)
 }
 
 /// The facts of the checkout whose files are at `tree`.

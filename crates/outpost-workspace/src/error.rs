@@ -123,6 +123,34 @@ pub enum PrepareError {
         /// As shown to the user.
         repo: String,
     },
+    /// Somebody runs in the persistent workspace already.
+    #[error("the persistent workspace {id} is in use by another run")]
+    WorkspaceBusy {
+        /// Its id.
+        id: String,
+    },
+    /// The persistent workspace has grown beyond its bound.
+    #[error(
+        "the persistent workspace {id} is larger than the {limit_bytes} bytes it may have, or nested too deeply"
+    )]
+    WorkspaceTooLarge {
+        /// Its id.
+        id: String,
+        /// The bound, bytes.
+        limit_bytes: u64,
+    },
+    /// What is known of the persistent workspace cannot be read.
+    #[error("the record of the persistent workspace {id} is missing or damaged")]
+    WorkspaceDamaged {
+        /// Its id.
+        id: String,
+    },
+    /// The user of a persistent workspace has no name that can be one.
+    #[error("the user of a persistent workspace must be named by 1 to 256 bytes of plain text")]
+    UserInvalid,
+    /// A persistent workspace where the sandbox has no overlays.
+    #[error("persistent workspaces need overlay mounts, which this host does not offer")]
+    LayersNeeded,
     /// A git command failed in a way that has no better name.
     #[error("git failed while preparing the workspace: {source}")]
     Git {
@@ -144,7 +172,10 @@ impl PrepareError {
     /// Whether the same request may succeed later without anyone changing anything.
     pub fn retry(&self) -> bool {
         match self {
-            Self::Network { .. } | Self::Busy { .. } | Self::Io { .. } => true,
+            Self::Network { .. }
+            | Self::Busy { .. }
+            | Self::WorkspaceBusy { .. }
+            | Self::Io { .. } => true,
             Self::Git { source } => source.timed_out(),
             _ => false,
         }
@@ -165,7 +196,14 @@ impl PrepareError {
             Self::TooLarge { .. } => "Use a smaller repository or raise the server's bound on repository size.".to_owned(),
             Self::PrivateHost { .. } => "Use a public host, or make it the server's code host.".to_owned(),
             Self::Network { .. } | Self::Busy { .. } => "Try again in a minute.".to_owned(),
-            Self::Git { .. } | Self::Io { .. } => return None,
+            Self::WorkspaceBusy { .. } => {
+                "Wait until the other run has ended, or use an ephemeral workspace.".to_owned()
+            }
+            Self::WorkspaceTooLarge { id, .. } | Self::WorkspaceDamaged { id } => format!(
+                "Fetch what you need of it, then delete it: DELETE /workspaces/{id}, or outpost workspaces rm {id}. The next run starts afresh."
+            ),
+            Self::LayersNeeded => "Use an ephemeral workspace.".to_owned(),
+            Self::Git { .. } | Self::UserInvalid | Self::Io { .. } => return None,
         })
     }
 }
@@ -207,6 +245,22 @@ impl PrepareError {
             _ => return None,
         })
     }
+}
+
+/// Why a persistent workspace cannot be looked at or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// A run is in it.
+    #[error("the workspace is in use by a run: cancel the run or wait for its end, then try again")]
+    Busy,
+    /// The disk.
+    #[error("{what} failed: check free space and permissions of the data directory")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// Why an agent's work could not be collected.

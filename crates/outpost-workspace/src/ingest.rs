@@ -13,6 +13,7 @@ use crate::collect::COLLECT_DIR;
 use crate::git::{Git, GitCall, GitError};
 use crate::gitdir::GitDir;
 use crate::inspect::names;
+use crate::own::{self, OWN_NAME, OwnChange, Seen};
 use crate::prepare::millis;
 use crate::remote::{is_commit_id, note};
 use crate::{CollectError, Collected, DIFF_BYTES_MAX, Inner, Note, PACK_BYTES_MAX, Prepared};
@@ -67,23 +68,23 @@ pub(crate) async fn ingest(
         files_changed: 0,
         insertions: 0,
         deletions: 0,
+        own: None,
         notes,
         artifacts: kept.files,
         millis: 0,
     };
+    remove_file(&kept_dir.join(OWN_NAME))?;
     if let Some(result) = &status.result {
-        let work = Taken::open(inner, prepared, kept_dir, result).await;
-        let result = match &work {
-            Ok(taken) => taken.keep(&mut collected).await,
-            Err(_) => Ok(()),
-        };
+        let taken = take(inner, prepared, kept_dir, result, &mut collected).await;
         clear(&prepared.attempt_dir.join("ingest")).await?;
-        work?;
-        result?;
+        taken?;
     } else if status.same && status.ended {
         replace(kept_dir, DIFF_NAME, b"")?;
         collected.artifacts.push((DIFF_NAME.to_owned(), 0));
         remove_file(&kept_dir.join(BUNDLE_NAME))?;
+        let back = back_to_base(inner, prepared, kept_dir, &mut collected).await;
+        clear(&prepared.attempt_dir.join("ingest")).await?;
+        back?;
     } else {
         return Err(CollectError::NoResult(
             "the command that gathers it did not finish".to_owned(),
@@ -92,6 +93,36 @@ pub(crate) async fn ingest(
     collected.artifacts.sort();
     collected.millis = millis(start);
     Ok(collected)
+}
+
+/// Takes in a result.
+async fn take(
+    inner: &Inner,
+    prepared: &Prepared,
+    kept_dir: &Path,
+    result: &str,
+    collected: &mut Collected,
+) -> Result<(), CollectError> {
+    let taken = Taken::open(inner, prepared, kept_dir, result).await?;
+    taken.keep(collected).await?;
+    taken.keep_own(collected).await?;
+    let packs = taken.git_dir.join("objects/pack");
+    own::remember(prepared, result, Some(&packs)).map_err(broken("remembering the work of a run"))
+}
+
+/// A persistent workspace that has nothing of its own: if it had before, this run took it back.
+async fn back_to_base(
+    inner: &Inner,
+    prepared: &Prepared,
+    kept_dir: &Path,
+    collected: &mut Collected,
+) -> Result<(), CollectError> {
+    if Seen::of(prepared).is_some() {
+        let base = &prepared.base_commit;
+        Taken::lay_out(inner, prepared, kept_dir, base).await?.keep_own(collected).await?;
+    }
+    own::remember(prepared, &prepared.base_commit, None)
+        .map_err(broken("remembering the work of a run"))
 }
 
 fn broken(what: &'static str) -> impl Fn(io::Error) -> CollectError {
@@ -237,11 +268,13 @@ struct Taken<'a> {
     kept_dir: &'a Path,
     base: &'a str,
     result: String,
+    /// What the run before ended with.
+    seen: Option<Seen>,
 }
 
 impl<'a> Taken<'a> {
-    /// Copies the pack, and checks what came.
-    async fn open(
+    /// Makes the repository.
+    async fn lay_out(
         inner: &'a Inner,
         prepared: &'a Prepared,
         kept_dir: &'a Path,
@@ -252,25 +285,33 @@ impl<'a> Taken<'a> {
         std::fs::create_dir(&dir).map_err(broken("taking in the agent's work"))?;
         let git_dir = dir.join("git");
         let objects = prepared.mirror.join("objects");
+        let seen = Seen::of(prepared);
+        let mut borrows = vec![objects.as_path()];
+        borrows.extend(seen.as_ref().map(|seen| seen.objects.as_path()));
         GitDir {
             commit: &prepared.base_commit,
             head: Some(RESULT_REF),
             refs: &["refs/heads/base".to_owned()],
-            borrows: &[&objects],
+            borrows: &borrows,
             shallow: Some(&prepared.mirror.join("shallow")),
             settings: "",
         }
         .write(&git_dir, true)
         .map_err(broken("taking in the agent's work"))?;
-        copy_pack(&prepared.attempt_dir, &git_dir.join(PACK)).await?;
-        let taken = Self {
-            git: &inner.git,
-            git_dir,
-            kept_dir,
-            base: &prepared.base_commit,
-            result: result.to_owned(),
-        };
-        taken.index(&dir).await?;
+        let (base, result) = (&prepared.base_commit, result.to_owned());
+        Ok(Self { git: &inner.git, git_dir, kept_dir, base, result, seen })
+    }
+
+    /// Copies the pack, and checks what came.
+    async fn open(
+        inner: &'a Inner,
+        prepared: &'a Prepared,
+        kept_dir: &'a Path,
+        result: &str,
+    ) -> Result<Self, CollectError> {
+        let taken = Self::lay_out(inner, prepared, kept_dir, result).await?;
+        copy_pack(&prepared.attempt_dir, &taken.git_dir.join(PACK)).await?;
+        taken.index(&prepared.attempt_dir.join("ingest")).await?;
         taken.check_connection().await?;
         taken.check_ancestry().await?;
         taken.check_sizes().await?;
@@ -373,30 +414,8 @@ impl<'a> Taken<'a> {
         let range = format!("{}..{}", self.base, self.result);
         let count = self.call("rev-list").args(["--count", &range]).text().await?;
         collected.commits = count.parse().unwrap_or(u32::MAX);
-        let stat = self.diff(&["--shortstat"]).text().await?;
         (collected.files_changed, collected.insertions, collected.deletions) =
-            parse_shortstat(&stat);
-        let part = self.kept_dir.join(format!(".{DIFF_NAME}.part"));
-        remove_file(&part)?;
-        match self
-            .diff(&["--patch", "--binary", "--full-index"])
-            .to_file(&part, DIFF_BYTES_MAX)
-            .await
-        {
-            Ok(bytes) => {
-                rename(&part, &self.kept_dir.join(DIFF_NAME))?;
-                collected.artifacts.push((DIFF_NAME.to_owned(), bytes));
-            }
-            Err(GitError::TooMuchOutput { .. }) => {
-                remove_file(&part)?;
-                remove_file(&self.kept_dir.join(DIFF_NAME))?;
-                let message =
-                    "The difference is too large to be kept as a patch. Use changes.bundle."
-                        .to_owned();
-                collected.notes.push(note("diff_too_large", message));
-            }
-            Err(error) => return Err(error.into()),
-        }
+            self.keep_diff(self.base, DIFF_NAME, collected).await?;
         let part = self.kept_dir.join(format!(".{BUNDLE_NAME}.part"));
         remove_file(&part)?;
         self.call("bundle")
@@ -413,7 +432,48 @@ impl<'a> Taken<'a> {
         Ok(())
     }
 
-    fn diff(&self, options: &[&str]) -> GitCall<'_> {
+    /// Tells what the run changed by itself, if there was work before it.
+    async fn keep_own(&self, collected: &mut Collected) -> Result<(), CollectError> {
+        let Some(seen) = &self.seen else { return Ok(()) };
+        let (files_changed, insertions, deletions) =
+            self.keep_diff(&seen.commit, OWN_NAME, collected).await?;
+        collected.own = Some(OwnChange { files_changed, insertions, deletions });
+        Ok(())
+    }
+
+    /// Writes the difference between a commit and the result to a patch of that name; its figures.
+    async fn keep_diff(
+        &self,
+        from: &str,
+        name: &str,
+        collected: &mut Collected,
+    ) -> Result<(u32, u64, u64), CollectError> {
+        let stat = self.diff(from, &["--shortstat"]).text().await?;
+        let part = self.kept_dir.join(format!(".{name}.part"));
+        remove_file(&part)?;
+        match self
+            .diff(from, &["--patch", "--binary", "--full-index"])
+            .to_file(&part, DIFF_BYTES_MAX)
+            .await
+        {
+            Ok(bytes) => {
+                rename(&part, &self.kept_dir.join(name))?;
+                collected.artifacts.push((name.to_owned(), bytes));
+            }
+            Err(GitError::TooMuchOutput { .. }) => {
+                remove_file(&part)?;
+                remove_file(&self.kept_dir.join(name))?;
+                let message =
+                    "The difference is too large to be kept as a patch. Use changes.bundle."
+                        .to_owned();
+                collected.notes.push(note("diff_too_large", message));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(parse_shortstat(&stat))
+    }
+
+    fn diff(&self, from: &str, options: &[&str]) -> GitCall<'_> {
         self.call("diff")
             .args([
                 "--no-ext-diff",
@@ -424,7 +484,7 @@ impl<'a> Taken<'a> {
                 "-l2000",
             ])
             .args(options)
-            .args([self.base, &self.result, "--"])
+            .args([from, &self.result, "--"])
     }
 }
 

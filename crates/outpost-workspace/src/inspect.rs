@@ -11,7 +11,8 @@ use rustix::fs::OFlags;
 
 use crate::git::GitError;
 use crate::gitdir::GitDir;
-use crate::remote::{Base, note};
+use crate::remote::note;
+use crate::start::Base;
 use crate::{Inner, Note, PrepareError, TRACKED_FILES_MAX};
 
 /// Longest listing of a tree, bytes; some millions of files.

@@ -51,6 +51,11 @@ impl RepoOverlay {
         Ok(Self { lower, upper, work: Some(work) })
     }
 
+    /// The `upper` and `work` of an earlier [`RepoOverlay::make`].
+    pub(crate) fn again(dir: &Path, lower: Vec<PathBuf>) -> Self {
+        Self { lower, upper: dir.join("upper"), work: Some(dir.join("work")) }
+    }
+
     /// The same files, only to be read.
     pub(crate) fn read_only(&self) -> Self {
         Self { work: None, ..self.clone() }

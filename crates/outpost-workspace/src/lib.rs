@@ -26,6 +26,8 @@ mod inspect;
 mod layers;
 mod lease;
 mod local;
+mod own;
+mod persistent;
 mod prepare;
 mod reflink;
 mod remote;
@@ -34,6 +36,7 @@ mod secret;
 mod setup;
 mod snapshot;
 mod source;
+mod start;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -42,8 +45,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use apply::{ApplyReport, apply_patch_to, patch_stat};
-pub use error::{ApplyError, CollectError, OpenError, PrepareError, SourceError};
+pub use error::{ApplyError, CollectError, OpenError, PrepareError, SourceError, WorkspaceError};
 pub use layers::{Layers, RepoOverlay};
+pub use own::OwnChange;
+pub use persistent::{
+    PersistentConfig, PersistentRequest, PersistentUse, PersistentWorkspace,
+    WORKSPACE_BYTES_MAX_DEFAULT, WORKSPACE_IDLE_SECONDS_DEFAULT, WORKSPACES_LISTED_MAX,
+};
 pub use secret::Secret;
 pub use setup::{
     SETUP_COMMAND_BYTES_MAX, SETUP_COMMANDS_MAX, SETUP_FILE, SETUP_FILE_BYTES_MAX,
@@ -76,6 +84,8 @@ pub struct WorkspacesConfig {
     pub repo_bytes_max: u64,
     /// Most that the whole cache takes, bytes; see [`CACHE_BYTES_MAX_DEFAULT`]. What is in use stays even beyond it.
     pub cache_bytes_max: u64,
+    /// Where persistent workspaces are, and what bounds them.
+    pub persistent: PersistentConfig,
     /// The git program, for example `/usr/bin/git`; 2.38 or newer.
     pub git: PathBuf,
     /// Token for `github_base`; sent to that host only, never in arguments, files or messages.
@@ -117,6 +127,8 @@ pub struct PrepareRequest {
     pub task: String,
     /// Whether the caller's sandbox can mount overlays.
     pub layers: Layers,
+    /// Whether the files outlive the run, for whom; needs [`Layers::Overlay`].
+    pub persistent: Option<PersistentRequest>,
 }
 
 /// Something worth telling the user that is not an error.
@@ -171,6 +183,9 @@ pub struct Prepared {
     /// The local repository whose checked out commit is the base; see [`Workspaces::late_notes`].
     #[serde(default)]
     pub local: Option<PathBuf>,
+    /// The persistent workspace it stands on, if it was asked for one.
+    #[serde(default)]
+    pub persistent: Option<PersistentUse>,
 }
 
 /// A command to run once, after the agent's last process is gone, in a fresh sandbox without network.
@@ -210,10 +225,14 @@ pub struct Collected {
     pub insertions: u64,
     /// Lines removed.
     pub deletions: u64,
+    /// What the run changed by itself, in a persistent workspace where earlier runs left work; all other figures are against
+    /// the base commit. None elsewhere: there it is the same.
+    #[serde(default)]
+    pub own: Option<OwnChange>,
     /// What was left out or had to be judged, and why.
     pub notes: Vec<Note>,
-    /// (name relative to the kept directory, bytes) of every file kept: `diff.patch` (always), `changes.bundle` (if changed)
-    /// and `artifacts/...`.
+    /// (name relative to the kept directory, bytes) of every file kept: `diff.patch` (always), `changes.bundle` (if changed),
+    /// `run.patch` (if there is `own`) and `artifacts/...`.
     pub artifacts: Vec<(String, u64)>,
     /// Time of the ingestion, milliseconds.
     pub millis: u64,
@@ -338,6 +357,72 @@ impl Workspaces {
         tokio::task::spawn_blocking(move || remove::remove_tree(&dir))
             .await
             .map_err(std::io::Error::other)?
+    }
+
+    /// Ends a run's stay in its persistent workspace, when its last sandbox is gone and its work is collected: the next run may
+    /// start then. Without this call that is when the attempt's directory is removed. The notes are for the user: one that
+    /// has grown too large takes no further run. Nothing for other workspaces.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn release_persistent(
+        &self,
+        prepared: &Prepared,
+    ) -> Result<Vec<Note>, WorkspaceError> {
+        let prepared = prepared.clone();
+        self.aside(move |inner| persistent::release(inner, &prepared)).await
+    }
+
+    /// The tenant's persistent workspaces, the last used first; at most [`WORKSPACES_LISTED_MAX`].
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn persistent_list(
+        &self,
+        tenant: &str,
+    ) -> Result<Vec<PersistentWorkspace>, WorkspaceError> {
+        let tenant = tenant.to_owned();
+        self.aside(move |inner| persistent::list(&inner.config.persistent, &tenant)).await
+    }
+
+    /// One of the tenant's; none if there is none of this id, or it is another tenant's.
+    ///
+    /// # Errors
+    /// Its record cannot be read; it can still be deleted.
+    pub async fn persistent_get(
+        &self,
+        tenant: &str,
+        id: &str,
+    ) -> Result<Option<PersistentWorkspace>, WorkspaceError> {
+        let (tenant, id) = (tenant.to_owned(), id.to_owned());
+        self.aside(move |inner| persistent::get(&inner.config.persistent, &tenant, &id)).await
+    }
+
+    /// Deletes one of the tenant's with all its files; false if there is none of this id.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Busy`] while a run is in it, or the disk.
+    pub async fn persistent_delete(&self, tenant: &str, id: &str) -> Result<bool, WorkspaceError> {
+        let (tenant, id) = (tenant.to_owned(), id.to_owned());
+        self.aside(move |inner| persistent::delete(&inner.config.persistent, &tenant, &id)).await
+    }
+
+    /// Deletes persistent workspaces that were not used for their idle time before `now`, whoever's they are. Returns how many.
+    pub async fn sweep_persistent(&self, now: std::time::SystemTime) -> usize {
+        let swept = self.aside(move |inner| Ok(persistent::sweep(&inner.config.persistent, now)));
+        swept.await.unwrap_or(0)
+    }
+
+    /// Runs what takes its time on the disk.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, WorkspaceError> + Send + 'static,
+    ) -> Result<T, WorkspaceError> {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or_else(|error| {
+            let source = std::io::Error::other(error);
+            Err(WorkspaceError::Io { what: "looking at persistent workspaces", source })
+        })
     }
 
     /// Drops what of the cache nobody has used for `idle_seconds` (at least two days) and nobody uses now. Returns how many

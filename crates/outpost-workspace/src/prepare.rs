@@ -16,8 +16,9 @@ use crate::checkout::{self, Checkout, Found, Want};
 use crate::gitdir::GitDir;
 use crate::inspect::{self, Tree};
 use crate::layers::{Layers, RepoOverlay};
-use crate::remote::{self, Base, Point};
+use crate::persistent::{self, PersistentUse};
 use crate::source::SourceKind;
+use crate::start::{self, Base, Point};
 use crate::{Inner, Note, PrepareError, PrepareRequest, Prepared, reflink};
 
 /// Longest checkout, seconds.
@@ -38,14 +39,17 @@ pub(crate) async fn prepare(
     request: PrepareRequest,
 ) -> Result<Prepared, PrepareError> {
     if let Some(name) = &request.branch {
-        remote::check_name(name)?;
+        crate::remote::check_name(name)?;
     }
     let job = Job::new(inner, &request);
     job.lay_out().map_err(|source| PrepareError::Io { what: "making the workspace", source })?;
-    let Made { base, files, sizes, notes, overlay, fetch_millis } = match request.layers {
-        Layers::Overlay => job.layered().await?,
-        Layers::Copy => job.copied().await?,
+    let made = match (request.layers, &request.persistent) {
+        (Layers::Overlay, None) => job.layered().await?,
+        (Layers::Overlay, Some(of)) => Box::pin(persistent::prepare(&job, of)).await?,
+        (Layers::Copy, None) => job.copied().await?,
+        (Layers::Copy, Some(_)) => return Err(PrepareError::LayersNeeded),
     };
+    let Made { base, files, sizes, notes, overlay, fetch_millis, persistent } = made;
     let local = match request.source.as_ref().map(|source| &source.kind) {
         Some(SourceKind::Local { path }) if base.checked_out => Some(path.clone()),
         _ => None,
@@ -65,31 +69,33 @@ pub(crate) async fn prepare(
         mirror: base.mirror,
         overlay,
         local,
+        persistent,
         attempt_dir: request.dir,
         inside: request.inside,
     })
 }
 
 /// One workspace that is being made.
-struct Job<'a> {
-    inner: &'a Inner,
-    request: &'a PrepareRequest,
+pub(crate) struct Job<'a> {
+    pub(crate) inner: &'a Inner,
+    pub(crate) request: &'a PrepareRequest,
     /// The source, for messages and keys.
-    shown: String,
+    pub(crate) shown: String,
     dir: PathBuf,
     repo_dir: PathBuf,
-    owner: Option<(u32, u32)>,
+    pub(crate) owner: Option<(u32, u32)>,
     start: Instant,
 }
 
 /// What was made.
-struct Made {
+pub(crate) struct Made {
     base: Base,
     files: Vec<String>,
     sizes: Vec<u64>,
-    notes: Vec<Note>,
+    pub(crate) notes: Vec<Note>,
     overlay: Option<RepoOverlay>,
     fetch_millis: u64,
+    pub(crate) persistent: Option<PersistentUse>,
 }
 
 impl<'a> Job<'a> {
@@ -133,84 +139,98 @@ impl<'a> Job<'a> {
 
     async fn ask(&self) -> Result<Point, PrepareError> {
         let (source, branch) = (self.request.source.as_ref(), self.request.branch.as_deref());
-        remote::ask(self.inner, &self.request.tenant, source, branch).await
+        start::ask(self.inner, &self.request.tenant, source, branch).await
     }
 
-    async fn bring(&self, point: Point) -> Result<Base, PrepareError> {
+    pub(crate) async fn bring(&self, point: Point) -> Result<Base, PrepareError> {
         let (request, source) = (self.request, self.request.source.as_ref());
         let branch = request.branch.as_deref();
-        Box::pin(remote::bring(self.inner, &request.tenant, source, point, branch, &request.dir))
+        Box::pin(start::bring(self.inner, &request.tenant, source, point, branch, &request.dir))
             .await
     }
 
     /// The files as a layer of the cache, and one above it.
     async fn layered(&self) -> Result<Made, PrepareError> {
-        let (base, checkout, notes, fetch_millis) = self.checkout().await?;
+        let placed = self.checkout().await?;
         let io = |source| PrepareError::Io { what: "making the layer of the run", source };
-        let overlay = RepoOverlay::make(&self.request.dir, vec![checkout.tree], self.owner);
-        Ok(Made {
-            base,
-            files: checkout.facts.files.clone(),
-            sizes: checkout.facts.sizes.clone(),
-            notes,
-            overlay: Some(overlay.map_err(io)?),
-            fetch_millis,
-        })
+        let lower = vec![placed.checkout.tree.clone()];
+        let overlay = RepoOverlay::make(&self.request.dir, lower, self.owner).map_err(io)?;
+        Ok(placed.with(overlay))
     }
 
     /// A checkout of the cache, made if it is not there. Without git where the commit is known and was wanted before.
-    async fn checkout(&self) -> Result<(Base, Checkout, Vec<Note>, u64), PrepareError> {
-        let (source, branch) = (self.request.source.as_ref(), self.request.branch.as_deref());
+    async fn checkout(&self) -> Result<Placed, PrepareError> {
         let mut damaged = false;
-        let mut point = remote::quiet(self.inner, source, branch);
-        if let Some(point) = &point
-            && let Some(here) = self.take(point, &mut damaged).await?
+        if let Some(guess) = self.quiet().filter(Point::is_guess)
+            && let Some(placed) = self.take(&guess, &mut damaged).await?
         {
-            return Ok(here);
+            return Ok(placed);
         }
-        let point = match point.take_if(|point| !point.is_guess()) {
-            Some(point) => point,
-            None => {
-                let point = self.ask().await?;
-                if let Some(here) = self.take(&point, &mut damaged).await? {
-                    return Ok(here);
-                }
-                point
-            }
-        };
-        let base = self.bring(point.clone()).await;
-        let made = match base {
-            Ok(base) => self.make(base, &point).await,
+        let point = self.point().await?;
+        self.checkout_at(point, damaged).await
+    }
+
+    fn quiet(&self) -> Option<Point> {
+        let (source, branch) = (self.request.source.as_ref(), self.request.branch.as_deref());
+        start::quiet(self.inner, source, branch)
+    }
+
+    /// Where the work is to start, by the source's own word.
+    pub(crate) async fn point(&self) -> Result<Point, PrepareError> {
+        match self.quiet().filter(|point| !point.is_guess()) {
+            Some(point) => Ok(point),
+            None => self.ask().await,
+        }
+    }
+
+    pub(crate) async fn checkout_at(
+        &self,
+        point: Point,
+        mut damaged: bool,
+    ) -> Result<Placed, PrepareError> {
+        if let Some(placed) = self.take(&point, &mut damaged).await? {
+            return Ok(placed);
+        }
+        let made = match self.bring(point.clone()).await {
+            Ok(base) => self.make(base, &point, damaged).await,
             Err(error) => Err(error),
         };
-        let (base, checkout, fetch_millis) = match made {
+        match made {
             Err(error) if error.tells_of_damage() => {
-                damaged = true;
                 let mirror = point.mirror(self.inner, &self.request.tenant, &self.shown);
-                remote::discard(self.inner, &mirror, &self.shown).await?;
+                start::discard(self.inner, &mirror, &self.shown).await?;
                 let base = self.bring(point.clone()).await?;
-                self.make(base, &point).await?
+                self.make(base, &point, true).await
             }
-            made => made?,
-        };
-        let notes = all_notes(&base, &checkout, damaged);
-        Ok((base, checkout, notes, fetch_millis))
+            made => made,
+        }
+    }
+
+    /// The checkout of a commit that once was a branch's.
+    pub(crate) async fn checkout_of(&self, old: Point) -> Result<Placed, PrepareError> {
+        let mut damaged = false;
+        if let Some(placed) = self.take(&old, &mut damaged).await? {
+            return Ok(placed);
+        }
+        // The branch may stand elsewhere by now: what is brought is this commit, whatever names it.
+        let base = self.bring(old.at(&old.commit, None, old.is_nothing())).await?;
+        self.make(Base { branch: old.branch.clone(), ..base }, &old, damaged).await
     }
 
     async fn take(
         &self,
         point: &Point,
         damaged: &mut bool,
-    ) -> Result<Option<(Base, Checkout, Vec<Note>, u64)>, PrepareError> {
-        let want = self.want(point);
-        let key = want.key(&self.inner.cache);
+    ) -> Result<Option<Placed>, PrepareError> {
+        let key = self.want(point).key(&self.inner.cache);
         let mirror = point.mirror(self.inner, &self.request.tenant, &self.shown);
         match checkout::take(self.inner, &key, &mirror, &self.request.dir, &self.shown).await? {
             Found::Here(checkout) => {
-                let local = self.request.source.as_ref().is_some_and(crate::RepoSource::is_local);
+                let source = self.request.source.as_ref();
+                let local = source.is_some_and(crate::RepoSource::is_local);
                 let base = point.clone().found(mirror, local);
-                let notes = all_notes(&base, &checkout, *damaged);
-                Ok(Some((base, checkout, notes, millis(self.start))))
+                let fetch_millis = millis(self.start);
+                Ok(Some(Placed { base, checkout, damaged: *damaged, fetch_millis }))
             }
             Found::Missing => Ok(None),
             Found::Damaged => {
@@ -220,12 +240,12 @@ impl<'a> Job<'a> {
         }
     }
 
-    async fn make(&self, base: Base, point: &Point) -> Result<(Base, Checkout, u64), PrepareError> {
+    async fn make(&self, base: Base, point: &Point, damaged: bool) -> Result<Placed, PrepareError> {
         let fetch_millis = millis(self.start);
         let want = Want { commit: &base.commit, ..self.want(point) };
         let made = checkout::make(self.inner, &want, &base, &self.request.dir);
         let checkout = Box::pin(made).await?;
-        Ok((base, checkout, fetch_millis))
+        Ok(Placed { base, checkout, damaged, fetch_millis })
     }
 
     /// The files as the workspace's own: cloned from a checkout of the cache where the disk can, else written anew.
@@ -233,13 +253,7 @@ impl<'a> Job<'a> {
         if reflink::works(&self.inner.cache.dir, &self.request.dir) {
             return self.cloned().await;
         }
-        let (source, branch) = (self.request.source.as_ref(), self.request.branch.as_deref());
-        let quiet = remote::quiet(self.inner, source, branch);
-        let point = match quiet.filter(|point| !point.is_guess()) {
-            Some(point) => point,
-            None => self.ask().await?,
-        };
-        let base = self.bring(point).await?;
+        let base = self.bring(self.point().await?).await?;
         let fetch_millis = millis(self.start);
         write_git_dir(&self.repo_dir, &base)
             .map_err(|source| PrepareError::Io { what: "making the workspace", source })?;
@@ -253,19 +267,21 @@ impl<'a> Job<'a> {
         let (tree, more) = finish(self.repo_dir.clone(), tree, self.owner).await?;
         notes.extend(more);
         let Tree { files, sizes, .. } = tree;
-        Ok(Made { base, files, sizes, notes, overlay: None, fetch_millis })
+        Ok(Made { base, files, sizes, notes, overlay: None, fetch_millis, persistent: None })
     }
 
     async fn cloned(&self) -> Result<Made, PrepareError> {
-        let (base, checkout, mut notes, fetch_millis) = self.checkout().await?;
-        let (from, to, owner) = (checkout.tree.clone(), self.repo_dir.clone(), self.owner);
+        let placed = self.checkout().await?;
+        let (from, to) = (placed.checkout.tree.clone(), self.repo_dir.clone());
+        let owner = self.owner;
         let clone = move || reflink::clone_tree(&from, &to, owner);
         let done = tokio::task::spawn_blocking(clone).await.map_err(io::Error::other);
         done.and_then(|result| result)
             .map_err(|source| PrepareError::Io { what: "copying the checkout", source })?;
-        notes.extend(self.uncommitted(&base).await);
-        let (files, sizes) = (checkout.facts.files.clone(), checkout.facts.sizes.clone());
-        Ok(Made { base, files, sizes, notes, overlay: None, fetch_millis })
+        let dirty = self.uncommitted(&placed.base).await;
+        let mut made = placed.made();
+        made.notes.extend(dirty);
+        Ok(made)
     }
 
     /// Counts what a local source has not committed: it is not part of the work, and users wonder.
@@ -279,11 +295,27 @@ impl<'a> Job<'a> {
     }
 }
 
-fn all_notes(base: &Base, checkout: &Checkout, damaged: bool) -> Vec<Note> {
-    let mut notes = base.notes.clone();
-    notes.extend(damaged.then(remote::repaired));
-    notes.extend(checkout.facts.notes.iter().cloned());
-    notes
+/// A checkout that serves the request.
+pub(crate) struct Placed {
+    pub(crate) base: Base,
+    pub(crate) checkout: Checkout,
+    damaged: bool,
+    fetch_millis: u64,
+}
+
+impl Placed {
+    fn made(self) -> Made {
+        let Self { base, checkout, damaged, fetch_millis } = self;
+        let mut notes = base.notes.clone();
+        notes.extend(damaged.then(start::repaired));
+        notes.extend(checkout.facts.notes.iter().cloned());
+        let (files, sizes) = (checkout.facts.files.clone(), checkout.facts.sizes.clone());
+        Made { base, files, sizes, notes, overlay: None, fetch_millis, persistent: None }
+    }
+
+    pub(crate) fn with(self, overlay: RepoOverlay) -> Made {
+        Made { overlay: Some(overlay), ..self.made() }
+    }
 }
 
 /// Makes a directory that everybody may enter, whatever the umask is.

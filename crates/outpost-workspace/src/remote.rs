@@ -1,21 +1,19 @@
-//! Bringing a mirror up to date with its source, and finding the commit a dispatch starts from.
+//! Asking a source what it has, and bringing it into a mirror.
 //!
-//! One question (`ls-remote`) tells what the source has; if the mirror has that commit nothing is fetched. Where the answer can be
-//! known without it ([`quiet`]), nobody is asked; several who want to know the same ask once. Bounded: time, size on disk (watched
-//! while git runs), the list of refs. Deliberately absent: pull request refs, notes and everything else that is
+//! One question (`ls-remote`) tells what the source has; if the mirror has that commit nothing is fetched. Bounded: time, size on
+//! disk (watched while git runs), the list of refs. Deliberately absent: pull request refs, notes and everything else that is
 //! neither a branch nor a tag.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use url::Url;
 
-use crate::cache::{Cache, Entry, Kind, Scratch, UNLOCKED};
+use crate::cache::{Cache, Scratch, UNLOCKED};
 use crate::git::{Git, GitCall, GitError};
 use crate::source::{RepoSource, SourceKind, is_private};
-use crate::{Inner, Note, PrepareError, local};
+use crate::{Inner, Note, PrepareError};
 
 /// Longest clone or fetch, seconds.
 const FETCH_SECONDS_MAX: u64 = 840;
@@ -25,46 +23,13 @@ const REFS_BYTES_MAX: usize = 32 * 1024 * 1024;
 const BRANCH_BYTES_MAX: usize = 240;
 /// Names offered when a branch is missing.
 const CLOSE_NAMES_MAX: usize = 5;
-/// Message and date of the commit that stands for "nothing yet"; fixed, so that it is the same everywhere.
-const EMPTY_MESSAGE: &str = "Empty start\n";
-const EMPTY_DATE: &str = "1700000000 +0000";
-/// Key of the mirror that has nothing but that commit. It has nothing of anybody, so all tenants share it.
-const EMPTY_KEY: &str = "empty";
-
-/// Where work is to start, before anything is fetched.
-#[derive(Clone, Debug)]
-pub(crate) struct Point {
-    pub(crate) commit: String,
-    /// The source's branch, if it is one.
-    pub(crate) branch: Option<String>,
-    pub(crate) notes: Vec<Note>,
-    /// The commit that the source has checked out, if it tells.
-    head: Option<String>,
-    /// There is no source, or nothing in it.
-    nothing: bool,
-    /// The source may know better: this only serves to find what is in the cache already.
-    guess: bool,
-}
-
-/// Where work starts.
-#[derive(Debug)]
-pub(crate) struct Base {
-    pub(crate) mirror: PathBuf,
-    pub(crate) commit: String,
-    /// The source's branch, if it is one.
-    pub(crate) branch: Option<String>,
-    pub(crate) notes: Vec<Note>,
-    /// The commit is the one a local source has checked out.
-    pub(crate) checked_out: bool,
-}
-
 /// What `ls-remote` told.
 #[derive(Debug, Default)]
 pub(crate) struct Refs {
     heads: BTreeMap<String, String>,
     tags: BTreeMap<String, String>,
     head_branch: Option<String>,
-    head_commit: Option<String>,
+    pub(crate) head_commit: Option<String>,
 }
 
 /// What is wanted, once the refs are known.
@@ -73,151 +38,18 @@ pub(crate) struct Wanted {
     pub(crate) branch: Option<String>,
 }
 
-impl Point {
-    /// What the cache may be asked for without anybody else's word.
-    pub(crate) fn is_guess(&self) -> bool {
-        self.guess
-    }
-
-    /// Whose checkouts of it are: nobody's, where there is nothing in it.
-    pub(crate) fn names<'a>(&self, tenant: &'a str, shown: &'a str) -> (&'a str, &'a str) {
-        if self.nothing { ("", "") } else { (tenant, shown) }
-    }
-
-    /// The mirror that has it, or will.
-    pub(crate) fn mirror(&self, inner: &Inner, tenant: &str, shown: &str) -> PathBuf {
-        if self.nothing {
-            return inner.cache.mirror(EMPTY_KEY);
-        }
-        inner.cache.mirror(&Cache::key(tenant, shown))
-    }
-
-    /// The same, once its objects are in the mirror.
-    pub(crate) fn found(self, mirror: PathBuf, local: bool) -> Base {
-        let checked_out = local && !self.nothing && self.head.as_ref() == Some(&self.commit);
-        let mut notes = self.notes;
-        if mirror.join("shallow").exists() {
-            notes.push(note(
-                "shallow_source",
-                "The source repository is shallow: its older history is missing here too."
-                    .to_owned(),
-            ));
-        }
-        Base { mirror, commit: self.commit, branch: self.branch, notes, checked_out }
-    }
-}
-
-/// What can be known without asking: a commit that was named, a branch of a plain repository on this disk, or nothing at all.
-pub(crate) fn quiet(
-    inner: &Inner,
-    source: Option<&RepoSource>,
-    asked: Option<&str>,
-) -> Option<Point> {
-    let point = |commit| Point {
-        commit,
-        branch: None,
-        notes: Vec::new(),
-        head: None,
-        nothing: false,
-        guess: false,
-    };
-    let Some(source) = source else {
-        let commit = local::look(&inner.cache.mirror(EMPTY_KEY), None)?.commit;
-        return Some(Point { nothing: true, ..point(commit) });
-    };
-    if let Some(commit) = asked.filter(|asked| is_commit_id(asked)) {
-        return Some(Point { guess: true, ..point(commit.to_ascii_lowercase()) });
-    }
-    let SourceKind::Local { path } = &source.kind else { return None };
-    let seen = local::look(path, asked)?;
-    let (branch, head) = (Some(seen.branch), Some(seen.head));
-    Some(Point { branch, head, ..point(seen.commit) })
-}
-
-/// Asks the source. One that has nothing yet is like none.
-pub(crate) async fn ask(
-    inner: &Inner,
-    tenant: &str,
-    source: Option<&RepoSource>,
-    asked: Option<&str>,
-) -> Result<Point, PrepareError> {
-    let Some(source) = source else { return nothing(inner, Vec::new()).await };
-    let shown = source.display();
-    let question = async { Remote::open(inner, source).await?.refs().await.map(Arc::new) };
-    let key = Cache::key(tenant, &shown);
-    let refs = inner.questions.join(&key, PrepareError::copied, Box::pin(question)).await?;
-    if refs.heads.is_empty() && refs.tags.is_empty() && refs.head_commit.is_none() {
-        let message =
-            format!("{shown} has no commits yet. The work starts from an empty directory.");
-        return nothing(inner, vec![note("empty_repository", message)]).await;
-    }
-    let Wanted { commit, branch } = refs.find(&shown, asked)?;
-    let head = refs.head_commit.clone();
-    Ok(Point { commit, branch, notes: Vec::new(), head, nothing: false, guess: false })
-}
-
-/// Brings the objects into the mirror, which `holder` then has a lease on.
-pub(crate) async fn bring(
-    inner: &Inner,
-    tenant: &str,
-    source: Option<&RepoSource>,
-    mut point: Point,
-    asked: Option<&str>,
-    holder: &Path,
-) -> Result<Base, PrepareError> {
-    let io = |source| PrepareError::Io { what: "noting who uses the repository cache", source };
-    let (Some(source), false) = (source, point.nothing) else {
-        let mirror = inner.cache.mirror(EMPTY_KEY);
-        let _lock = inner.cache.lock(EMPTY_KEY, "the empty repository").await?;
-        if !mirror.is_dir() {
-            make_empty(inner).await?;
-        }
-        inner.cache.leases.hold(EMPTY_KEY, holder).map_err(io)?;
-        Cache::touch(&mirror);
-        return Ok(point.found(mirror, false));
-    };
-    let remote = Remote::open(inner, source).await?;
-    let key = Cache::key(tenant, &remote.shown);
-    let _lock = inner.cache.lock(&key, &remote.shown).await?;
-    let mirror = inner.cache.mirror(&key);
-    let wanted = Wanted { commit: point.commit, branch: point.branch.clone() };
-    point.commit = remote.fill(&mirror, &key, &wanted, asked).await?;
-    inner.cache.leases.hold(&key, holder).map_err(io)?;
-    inner.cache.weigh(&key);
-    Cache::touch(&mirror);
-    Ok(point.found(mirror, source.is_local()))
-}
-
-/// Puts a damaged mirror out of the way.
-pub(crate) async fn discard(inner: &Inner, mirror: &Path, shown: &str) -> Result<(), PrepareError> {
-    let key = Cache::key_of_mirror(mirror);
-    let _lock = inner.cache.lock(&key, shown).await?;
-    let entry = Entry { kind: Kind::Mirror, key };
-    inner
-        .cache
-        .set_aside(&entry)
-        .map_err(|source| PrepareError::Io { what: "putting a damaged mirror aside", source })
-}
-
-/// What users are told when something of the cache had to be made anew.
-pub(crate) fn repaired() -> Note {
-    let message = "A damaged part of the server's repository cache was made anew, which took longer. If it happens again, \
-                   check the disk of the data directory.";
-    note("cache_repaired", message.to_owned())
-}
-
 pub(crate) fn note(code: &'static str, message: String) -> Note {
     Note { code: code.into(), message }
 }
 
 /// A source with what git needs to reach it.
-struct Remote<'a> {
+pub(crate) struct Remote<'a> {
     inner: &'a Inner,
     source: &'a RepoSource,
     /// The address given to git.
     url: String,
     /// The address for messages.
-    shown: String,
+    pub(crate) shown: String,
     /// Settings for this source only.
     settings: Vec<(&'static str, String)>,
     /// Holds the configuration that lets git read a repository of another user.
@@ -225,7 +57,10 @@ struct Remote<'a> {
 }
 
 impl<'a> Remote<'a> {
-    async fn open(inner: &'a Inner, source: &'a RepoSource) -> Result<Self, PrepareError> {
+    pub(crate) async fn open(
+        inner: &'a Inner,
+        source: &'a RepoSource,
+    ) -> Result<Self, PrepareError> {
         let shown = source.display();
         let mut remote =
             Remote { inner, source, url: shown.clone(), shown, settings: Vec::new(), trust: None };
@@ -309,7 +144,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    async fn refs(&self) -> Result<Refs, PrepareError> {
+    pub(crate) async fn refs(&self) -> Result<Refs, PrepareError> {
         let output = self
             .call("ls-remote")
             .args(["--symref", "--quiet", "--", &self.url, "HEAD", "refs/heads/*", "refs/tags/*"])
@@ -322,7 +157,7 @@ impl<'a> Remote<'a> {
     }
 
     /// Makes sure that the mirror is there and has the commit.
-    async fn fill(
+    pub(crate) async fn fill(
         &self,
         mirror: &Path,
         key: &str,
@@ -511,6 +346,11 @@ fn classify(error: GitError, repo: String, local: bool) -> PrepareError {
 }
 
 impl Refs {
+    /// Whether the source has nothing yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heads.is_empty() && self.tags.is_empty() && self.head_commit.is_none()
+    }
+
     /// Reads lines of `<id>\t<ref>` and `ref: <ref>\tHEAD`. Names that no request may use are passed over:
     /// the other side is not to be trusted to keep git's rules.
     pub(crate) fn parse(text: &str) -> Self {
@@ -655,54 +495,6 @@ async fn has_commit(git: &Git, mirror: &Path, commit: &str) -> Result<bool, GitE
         Err(error) if error.code().is_some() => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// The start where there is no repository: a commit without files.
-async fn nothing(inner: &Inner, notes: Vec<Note>) -> Result<Point, PrepareError> {
-    let mirror = inner.cache.mirror(EMPTY_KEY);
-    let _lock = inner.cache.lock(EMPTY_KEY, "the empty repository").await?;
-    if !mirror.is_dir() {
-        make_empty(inner).await?;
-    }
-    let git = &inner.git;
-    let commit = match local::look(&mirror, None) {
-        Some(seen) => seen.commit,
-        None => {
-            let name = ["--verify", "refs/heads/main"];
-            git.run("rev-parse").args(name).git_dir(&mirror).text().await?
-        }
-    };
-    Ok(Point { commit, branch: None, notes, head: None, nothing: true, guess: false })
-}
-
-async fn make_empty(inner: &Inner) -> Result<(), PrepareError> {
-    let git = &inner.git;
-    let scratch = inner.cache.scratch(EMPTY_KEY);
-    git.run("init")
-        .args(["--bare", "--quiet", "--template=", "--shared=0644", "--object-format=sha1"])
-        .arg(scratch.path())
-        .output()
-        .await?;
-    let tree = git.run("mktree").git_dir(scratch.path()).text().await?;
-    let commit = git
-        .run("commit-tree")
-        .args([&tree, "-F", "-"])
-        .stdin(EMPTY_MESSAGE.into())
-        .env("GIT_AUTHOR_DATE", EMPTY_DATE)
-        .env("GIT_COMMITTER_DATE", EMPTY_DATE)
-        .git_dir(scratch.path())
-        .text()
-        .await?;
-    git.run("update-ref")
-        .args(["refs/heads/main", &commit])
-        .git_dir(scratch.path())
-        .output()
-        .await?;
-    inner
-        .cache
-        .publish(&scratch, EMPTY_KEY)
-        .map(drop)
-        .map_err(|source| PrepareError::Io { what: "adding to the repository cache", source })
 }
 
 #[cfg(test)]

@@ -19,7 +19,9 @@ use crate::git::GitError;
 use crate::layers::RepoOverlay;
 use crate::remote::note;
 use crate::snapshot::{self, Facts, Survey};
-use crate::{Inner, Note, PrepareError, Prepared, TRACKED_FILES_MAX, artifacts, inspect};
+use crate::{
+    Inner, Note, PrepareError, Prepared, TRACKED_FILES_MAX, artifacts, inspect, persistent,
+};
 
 /// Name of the file at the top of a repository.
 pub const SETUP_FILE: &str = "outpost.toml";
@@ -279,6 +281,9 @@ pub(crate) async fn setup(
     request: SetupRequest,
 ) -> Result<Setup, SetupError> {
     let io = |source| SetupError::Io { what: "looking for an earlier setup", source };
+    if prepared.persistent.as_ref().is_some_and(|used| used.resumed) {
+        return Ok(Setup::Nothing);
+    }
     if request.userland.len() > USERLAND_BYTES_MAX {
         let why = format!("the name of the userland is longer than {USERLAND_BYTES_MAX} bytes");
         return Err(SetupError::Invalid { origin: "setup", why });
@@ -455,6 +460,7 @@ fn layered_locked(
         }
         Cache::touch(&dir);
         put(prepared, snapshot::layer(&dir));
+        persistent::note_snapshot(inner, prepared, key)?;
         return Ok(true);
     }
     Ok(false)
@@ -488,7 +494,10 @@ pub(crate) async fn keep(
     let tree = overlay.lower.last().cloned().unwrap_or_default();
     let facts = checkout::files_of(inner, &tree).map_err(io)?;
     let (layer, known) = (overlay.upper.clone(), std::sync::Arc::clone(&facts));
-    let looked = tokio::task::spawn_blocking(move || snapshot::survey(&layer, &known.files)).await;
+    let looked = tokio::task::spawn_blocking(move || {
+        snapshot::survey(&layer, &known.files, snapshot::LAYER_BYTES_MAX)
+    })
+    .await;
     let survey = looked.map_err(io::Error::other).and_then(|survey| survey).map_err(io)?;
     let mut notes = Vec::new();
     let changed = survey.changes.iter().filter(|path| *path != ".git").cloned();
@@ -506,7 +515,12 @@ pub(crate) async fn keep(
             snapshot::LAYER_BYTES_MAX
         );
         notes.push(note("setup_not_kept", message));
-        let own = prepared.attempt_dir.join("setup");
+        let own = match &prepared.persistent {
+            // It goes with the workspace, and its next run does without.
+            Some(used) => used.dir.join("setup"),
+            None => prepared.attempt_dir.join("setup"),
+        };
+        crate::remove::remove_tree(&own).map_err(io)?;
         std::fs::rename(&overlay.upper, &own).map_err(io)?;
         put(prepared, own);
         return Ok(notes);
@@ -544,6 +558,7 @@ fn publish(
     inner.cache.leases.hold(key, &prepared.attempt_dir)?;
     inner.cache.publish_whole(&scratch, &entry(key), survey.bytes)?;
     put(prepared, snapshot::layer(&dir));
+    persistent::note_snapshot(inner, prepared, key)?;
     drop(lock);
     Ok(())
 }

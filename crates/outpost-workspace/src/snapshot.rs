@@ -3,7 +3,8 @@
 //! A snapshot is `snapshots/<key>/{layer/, snapshot.json}`. The layer was written by commands of a repository in a sandbox, so it is
 //! walked with bounds and no link is followed. What it adds beside the files of the commit it was made on is noted as a few
 //! paths; at another commit it serves only if none of that commit's files lie there. One that changes files of the commit or of
-//! `.git` serves that checkout only. Like checkouts, it counts until the next start of the host. Deliberately absent: a look at
+//! `.git` serves that checkout only. Like checkouts, it counts until the next start of the host, unless it was synced for a
+//! persistent workspace. Deliberately absent: a look at
 //! contents: what a tenant's repository sets up is trusted as far as the repository is.
 
 use std::ffi::CStr;
@@ -18,10 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::inspect::open_regular;
 
-/// Entries, bytes and levels of directories of a layer that is kept.
+/// Entries and levels of directories of a layer that is kept.
 const ENTRIES_MAX: u64 = 1_000_000;
+const DEPTH_MAX: usize = 128;
+/// Bytes of a snapshot's layer.
 pub(crate) const LAYER_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
-const DEPTH_MAX: usize = 64;
+/// The file of `.git` that git writes anew whenever it looks at files.
+const INDEX: &str = ".git/index";
 /// Paths beside the commit's files that are noted; a layer with more serves its own checkout only.
 const ROOTS_MAX: usize = 256;
 /// Largest `snapshot.json`, bytes.
@@ -29,6 +33,7 @@ const FACTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const VERSION: u32 = 1;
 pub(crate) const FACTS: &str = "snapshot.json";
 pub(crate) const LAYER: &str = "layer";
+const DURABLE: &str = "durable";
 /// Marks a directory that hides the one below it (overlayfs.rst of the kernel, with `userxattr`).
 const OPAQUE: &str = "user.overlay.opaque";
 
@@ -53,8 +58,9 @@ impl Facts {
         let file = open_regular(&dir.join(FACTS)).ok()?;
         file.take(FACTS_BYTES_MAX).read_to_end(&mut text).ok()?;
         let facts: Self = serde_json::from_slice(&text).ok()?;
-        let whole = facts.version == VERSION && facts.key == key && facts.boot == boot;
-        (whole && dir.join(LAYER).is_dir()).then_some(facts)
+        let lasts = facts.boot == boot || dir.join(DURABLE).is_file();
+        (lasts && facts.version == VERSION && facts.key == key && dir.join(LAYER).is_dir())
+            .then_some(facts)
     }
 }
 
@@ -81,6 +87,8 @@ fn has_below(files: &[String], path: &str) -> bool {
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(crate) struct Survey {
     pub(crate) entries: u64,
+    /// All but directories and git's index.
+    pub(crate) files: u64,
     pub(crate) bytes: u64,
     /// Paths that it adds beside the files.
     pub(crate) adds: Vec<String>,
@@ -92,18 +100,28 @@ pub(crate) struct Survey {
     pub(crate) unlisted: bool,
 }
 
-/// Looks through a layer. `files` are all files below it.
-pub(crate) fn survey(layer: &Path, files: &[String]) -> io::Result<Survey> {
+impl Survey {
+    /// Whether it shows the same files as what is below it.
+    pub(crate) fn is_untouched(&self) -> bool {
+        let looked_at = |path: &String| path == ".git";
+        self.files == 0 && !self.too_large && !self.unlisted && self.changes.iter().all(looked_at)
+    }
+}
+
+/// Looks through a layer of at most so many bytes. `files` are all files below it.
+pub(crate) fn survey(layer: &Path, files: &[String], bytes_max: u64) -> io::Result<Survey> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = openat(CWD, layer, flags, Mode::empty())?;
     let mut survey = Survey::default();
-    Walk { files, survey: &mut survey }.walk(top.as_fd(), "", 1, false)?;
+    Walk { files, survey: &mut survey, bytes_max }.walk(top.as_fd(), "", 1, false)?;
+    survey.too_large |= survey.bytes > bytes_max;
     Ok(survey)
 }
 
 struct Walk<'a> {
     files: &'a [String],
     survey: &'a mut Survey,
+    bytes_max: u64,
 }
 
 impl Walk<'_> {
@@ -122,7 +140,7 @@ impl Walk<'_> {
                 continue;
             }
             self.survey.entries += 1;
-            if self.survey.entries > ENTRIES_MAX || self.survey.bytes > LAYER_BYTES_MAX {
+            if self.survey.entries > ENTRIES_MAX || self.survey.bytes > self.bytes_max {
                 self.survey.too_large = true;
                 return Ok(());
             }
@@ -137,6 +155,9 @@ impl Walk<'_> {
                     String::new()
                 }
             };
+            if kind != FileType::Directory && full != INDEX {
+                self.survey.files += 1;
+            }
             let beside = beside || self.place(&full, kind);
             if kind == FileType::Directory {
                 self.enter(dir, name, &full, depth, beside)?;
@@ -201,6 +222,16 @@ impl Walk<'_> {
     }
 }
 
+/// Makes sure that a snapshot survives a power cut.
+pub(crate) fn sync(dir: &Path) -> io::Result<()> {
+    let durable = dir.join(DURABLE);
+    if durable.is_file() {
+        return Ok(());
+    }
+    rustix::fs::syncfs(std::fs::File::open(dir)?)?;
+    std::fs::File::create(durable)?.sync_all()
+}
+
 /// The directory of a snapshot's files.
 pub(crate) fn layer(dir: &Path) -> PathBuf {
     dir.join(LAYER)
@@ -219,17 +250,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layer = dir.path();
         let tracked = files(&["README.md", "src/a.rs", "src/b/c.rs", "web/package.json"]);
-        assert_eq!(survey(layer, &tracked).unwrap().entries, 0);
+        assert_eq!(survey(layer, &tracked, u64::MAX).unwrap().entries, 0);
         for name in ["node_modules/x/y", "web/node_modules/z", "src-gen/a.rs"] {
             let path = layer.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "1234").unwrap();
         }
         std::os::unix::fs::symlink("/etc", layer.join("node_modules/etc")).unwrap();
-        let mut seen = survey(layer, &tracked).unwrap();
+        let mut seen = survey(layer, &tracked, u64::MAX).unwrap();
         seen.adds.sort();
         assert_eq!(seen.adds, ["node_modules", "src-gen", "web/node_modules"]);
         assert!(seen.changes.is_empty() && !seen.too_large && !seen.unlisted && seen.entries == 9);
+        assert!(
+            seen.files == 4
+                && !seen.is_untouched()
+                && survey(layer, &tracked, 3).unwrap().too_large
+        );
         for (name, changed) in [
             ("README.md", true),
             ("src/b", true),
@@ -240,25 +276,41 @@ mod tests {
             let path = layer.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, "").unwrap();
-            assert_eq!(!survey(layer, &tracked).unwrap().changes.is_empty(), changed, "{name}");
+            assert_eq!(
+                !survey(layer, &tracked, u64::MAX).unwrap().changes.is_empty(),
+                changed,
+                "{name}"
+            );
             std::fs::remove_file(path).unwrap();
             let _ = std::fs::remove_dir(layer.join("src/b"));
             let _ = std::fs::remove_dir(layer.join(".git"));
         }
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(layer.join("src"), "user.overlay.opaque", b"y", flags).unwrap();
-        assert_eq!(survey(layer, &tracked).unwrap().changes, ["src"]);
+        assert_eq!(survey(layer, &tracked, u64::MAX).unwrap().changes, ["src"]);
+    }
+
+    #[test]
+    fn a_layer_where_only_git_looked_is_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join(".git")).unwrap();
+        std::fs::create_dir_all(dir.path().join("src")).unwrap();
+        std::fs::write(dir.path().join(".git/index"), "x").unwrap();
+        let tracked = files(&["src/a"]);
+        assert!(survey(dir.path(), &tracked, u64::MAX).unwrap().is_untouched());
+        std::fs::write(dir.path().join(".git/HEAD"), "x").unwrap();
+        assert!(!survey(dir.path(), &tracked, u64::MAX).unwrap().is_untouched());
     }
 
     #[test]
     fn a_layer_that_is_too_deep_or_oddly_named_is_told() {
         use std::os::unix::ffi::OsStrExt as _;
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("d/".repeat(100))).unwrap();
-        assert!(survey(dir.path(), &[]).unwrap().too_large);
+        std::fs::create_dir_all(dir.path().join("d/".repeat(200))).unwrap();
+        assert!(survey(dir.path(), &[], u64::MAX).unwrap().too_large);
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
-        assert!(survey(dir.path(), &[]).unwrap().unlisted);
+        assert!(survey(dir.path(), &[], u64::MAX).unwrap().unlisted);
     }
 
     #[test]

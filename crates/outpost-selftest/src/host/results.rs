@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use outpost_sandbox::{Payload, SandboxSpec};
 use outpost_workspace::{
-    CACHE_BYTES_MAX_DEFAULT, Layers, PrepareRequest, Prepared, REPO_BYTES_MAX_DEFAULT, Workspaces,
+    CACHE_BYTES_MAX_DEFAULT, Layers, PersistentConfig, PrepareRequest, Prepared,
+    REPO_BYTES_MAX_DEFAULT, WORKSPACE_BYTES_MAX_DEFAULT, WORKSPACE_IDLE_SECONDS_DEFAULT, Workspaces,
     WorkspacesConfig, apply_patch_to,
 };
 
@@ -76,6 +77,11 @@ impl Work {
             github_base: "https://github.invalid".to_owned(),
             repo_bytes_max: REPO_BYTES_MAX_DEFAULT,
             cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
+            persistent: PersistentConfig {
+                dir: stage.dir.path().join("workspaces"),
+                bytes_max: WORKSPACE_BYTES_MAX_DEFAULT,
+                idle_seconds_max: WORKSPACE_IDLE_SECONDS_DEFAULT,
+            },
             git: PathBuf::from("git"),
             token: None,
         };
@@ -90,6 +96,7 @@ impl Work {
             owner: stage.root.then_some((stage.owner.uid, stage.owner.gid)),
             task: "Do as you like.".to_owned(),
             layers: Layers::Copy,
+            persistent: None,
         };
         let prepared = Box::pin(workspaces.prepare(request)).await;
         let prepared = prepared.map_err(|error| failed(name)(error.to_string()))?;

@@ -7,6 +7,7 @@ mod caching;
 mod collecting;
 mod hostile;
 mod layers;
+mod persistent;
 mod preparing;
 mod process;
 mod setup;

@@ -189,7 +189,7 @@ async fn a_setup_that_failed_leaves_nothing() {
 async fn what_is_too_deep_serves_its_own_run() {
     let world = World::new();
     let source = source(&world);
-    let deep = format!("mkdir -p deps/{} && echo x > deps/f", "d/".repeat(100));
+    let deep = format!("mkdir -p deps/{} && echo x > deps/f", "d/".repeat(200));
     let spec = SetupSpec { commands: vec![deep], ..SetupSpec::parse(SETUP).unwrap().unwrap() };
     let request = SetupRequest { spec: Some(spec), ..request() };
     let mut prepared = world.layered("a1", Some(&source)).await;

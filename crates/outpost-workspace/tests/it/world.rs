@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use outpost_workspace::{
-    CACHE_BYTES_MAX_DEFAULT, CollectError, Collected, Layers, PrepareError, PrepareRequest,
-    Prepared, REPO_BYTES_MAX_DEFAULT, RepoOverlay, SetupJob, Workspaces, WorkspacesConfig,
+    CACHE_BYTES_MAX_DEFAULT, CollectError, Collected, Layers, PersistentConfig, PrepareError,
+    PrepareRequest, Prepared, REPO_BYTES_MAX_DEFAULT, RepoOverlay, SetupJob,
+    WORKSPACE_BYTES_MAX_DEFAULT, Workspaces, WorkspacesConfig,
 };
 
 pub(crate) struct World {
@@ -21,6 +22,11 @@ pub(crate) fn config(dir: &Path) -> WorkspacesConfig {
         github_base: "https://github.invalid".to_owned(),
         repo_bytes_max: REPO_BYTES_MAX_DEFAULT,
         cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
+        persistent: PersistentConfig {
+            dir: dir.join("workspaces"),
+            bytes_max: WORKSPACE_BYTES_MAX_DEFAULT,
+            idle_seconds_max: 3600,
+        },
         git: PathBuf::from("git"),
         token: None,
     }
@@ -102,6 +108,7 @@ impl World {
             owner: None,
             task: "Do it.\n".to_owned(),
             layers: Layers::Copy,
+            persistent: None,
         }
     }
 
