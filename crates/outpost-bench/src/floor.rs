@@ -100,11 +100,6 @@ impl Floor {
         Ok(())
     }
 
-    /// The program whose start is measured; it only ends.
-    pub(crate) fn program(&self) -> &Path {
-        &self.program
-    }
-
     /// What was measured so far.
     pub(crate) fn figures(&self) -> FloorFigures {
         FloorFigures {
@@ -148,7 +143,7 @@ const fn exit_code() -> Option<&'static [u8]> {
 
 /// The smallest 64-bit ELF file that runs `code`: its header, one loaded segment, the code. Layout by
 /// the System V ABI, `elf(5)`.
-fn elf(code: &[u8]) -> Vec<u8> {
+pub(crate) fn elf(code: &[u8]) -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADER_BYTES: u16 = 64;
     const SEGMENT_BYTES: u16 = 56;

@@ -1,22 +1,27 @@
 //! `outpost bench start`: what a sandbox with everything on costs, beside the start of a bare process.
 //!
-//! The payload is the floor's own program, which only ends, so each figure reaches from the wish to the moment
-//! its end is known. Cold: the sandbox is made, started and ends. Warm: it was parked before. All are taken in
-//! turn. The launcher is the one of a server; nothing is switched off.
+//! The payload says one byte and ends: figures reach from the wish to that byte, and to the moment its end is known,
+//! which is when nothing of the sandbox lives any more. Cold: the sandbox is made, started and ends. Warm: it was
+//! parked before. Claimed: parked before, it gets a workspace of layers and a home first. All are taken in turn. The
+//! launcher is the one of a server; nothing is switched off.
 //!
-//! Bounded: starts. Absent: workspaces and agents.
+//! Bounded: starts. Absent: agents, and what is in a workspace.
 
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use outpost_sandbox::{
-    GATEWAY_PORT, LauncherOptions, LinuxSandbox, ParkedSandbox, Payload, Sandbox as _,
-    SandboxError, SandboxPolicy, SandboxSpec,
+    Bind, Claim, GATEWAY_PORT, HOME_INSIDE, LauncherOptions, LinuxSandbox, ParkedSandbox, Payload,
+    Sandbox as _, SandboxError, SandboxPolicy, SandboxSpec,
 };
+use tokio::io::AsyncReadExt as _;
 
 use crate::client;
 use crate::error::BenchError;
+use crate::floor::elf;
 use crate::histogram::Histogram;
 use crate::options::{StartOptions, create_private};
 use crate::report::{Goal, Report, Row};
@@ -24,27 +29,57 @@ use crate::{Bench, ROUNDS_COUNT};
 
 /// Goals of the project, in starts of a bare process.
 const COLD_FLOORS: f64 = 6.5;
+const CLAIM_FLOORS: f64 = 2.5;
 const WARM_FLOORS: f64 = 1.0;
 /// Where the payload is inside.
-const PROGRAM_INSIDE: &str = "/workspace/bench/end";
+const PROGRAM_INSIDE: &str = "/opt/bench/say";
+/// Where the workspace is inside.
+const WORKSPACE_INSIDE: &str = "/workspace/bench";
 
 struct Times {
-    cold: Histogram,
-    warm: Histogram,
+    cold: Start,
+    warm: Start,
+    claimed: Start,
+    claim: Histogram,
     release: Histogram,
+}
+
+/// From the wish to the first byte, and to the known end.
+struct Start {
+    first: Histogram,
+    end: Histogram,
+}
+
+impl Start {
+    fn new() -> Self {
+        Self { first: Histogram::new(), end: Histogram::new() }
+    }
+}
+
+/// What the sandboxes are made of.
+struct Stage {
+    sandbox: LinuxSandbox,
+    program: PathBuf,
+    dir: PathBuf,
+    overlay: bool,
 }
 
 /// Measures.
 pub(crate) fn run(mut bench: Bench<'_>, args: &StartOptions) -> Result<Report, BenchError> {
     let dir = bench.dir("launcher");
     create_private(&dir)?;
-    let program = bench.floor.program().to_owned();
-    let mut times =
-        Times { cold: Histogram::new(), warm: Histogram::new(), release: Histogram::new() };
+    let mut times = Times {
+        cold: Start::new(),
+        warm: Start::new(),
+        claimed: Start::new(),
+        claim: Histogram::new(),
+        release: Histogram::new(),
+    };
     let runtime = client::runtime()?;
     let options = LauncherOptions::new(dir.join("socket"));
     let sandbox = LinuxSandbox::new(options, SandboxPolicy::allow_missing_limits());
-    let sandbox = Arc::new(sandbox);
+    let overlay = runtime.block_on(sandbox.host()).map_err(failed)?.overlay;
+    let stage = Arc::new(Stage { sandbox, program: program(&dir)?, dir, overlay });
     let mut number = 0;
     for round in 1..=ROUNDS_COUNT {
         bench.floor.round()?;
@@ -52,18 +87,19 @@ pub(crate) fn run(mut bench: Bench<'_>, args: &StartOptions) -> Result<Report, B
             .block_on(async {
                 for _ in 0..args.starts {
                     number += 1;
-                    one(&sandbox, &program, number, &mut times).await?;
+                    one(&stage, number, &mut times).await?;
                 }
                 Ok::<_, SandboxError>(())
             })
             .map_err(failed)?;
         bench.ui.note(&format!(
-            "round {round} of {ROUNDS_COUNT}: cold {:.2} ms, warm {:.2} ms",
-            times.cold.millis(0.5),
-            times.warm.millis(0.5)
+            "round {round} of {ROUNDS_COUNT}: cold {:.2} ms, claim {:.2} ms, warm {:.2} ms",
+            times.cold.first.millis(0.5),
+            times.claim.millis(0.5),
+            times.warm.first.millis(0.5)
         ));
     }
-    runtime.block_on(sandbox.shut_down()).map_err(failed)?;
+    runtime.block_on(stage.sandbox.shut_down()).map_err(failed)?;
     let floor = bench.floor.figures();
     bench.rows = rows(&times, floor.exec_p50, floor.exec_p99);
     Ok(bench.finish("start"))
@@ -73,37 +109,100 @@ fn failed(error: SandboxError) -> BenchError {
     BenchError::chain("a sandbox of the bench failed", &error)
 }
 
-async fn one(
-    sandbox: &LinuxSandbox,
-    program: &Path,
-    number: u32,
-    times: &mut Times,
-) -> Result<(), SandboxError> {
-    let spec = |kind: &str| {
+/// A program that says one byte and ends: our own where this processor allows it, else `echo`.
+fn program(dir: &Path) -> io::Result<PathBuf> {
+    let Some(code) = say() else { return Ok(PathBuf::from("/bin/echo")) };
+    let path = dir.join("say");
+    let mut file = std::fs::OpenOptions::new();
+    let mut file = file.write(true).create_new(true).mode(0o755).open(&path)?;
+    io::Write::write_all(&mut file, &elf(code))?;
+    Ok(path)
+}
+
+/// Instructions of `write(1, here, 1); exit(0)`.
+const fn say() -> Option<&'static [u8]> {
+    if cfg!(target_arch = "x86_64") {
+        // mov edi, 1; lea rsi, [rip]; mov edx, 1; mov eax, 1; syscall; xor edi, edi; mov eax, 60; syscall
+        Some(&[
+            0xBF, 1, 0, 0, 0, 0x48, 0x8D, 0x35, 0, 0, 0, 0, 0xBA, 1, 0, 0, 0, 0xB8, 1, 0, 0, 0,
+            0x0F, 0x05, 0x31, 0xFF, 0xB8, 60, 0, 0, 0, 0x0F, 0x05,
+        ])
+    } else if cfg!(target_arch = "aarch64") {
+        // mov x0, #1; adr x1, .; mov x2, #1; mov x8, #64; svc #0; mov x0, #0; mov x8, #93; svc #0
+        Some(&[
+            0x20, 0x00, 0x80, 0xD2, 0x01, 0x00, 0x00, 0x10, 0x22, 0x00, 0x80, 0xD2, 0x08, 0x08,
+            0x80, 0xD2, 0x01, 0x00, 0x00, 0xD4, 0x00, 0x00, 0x80, 0xD2, 0xA8, 0x0B, 0x80, 0xD2,
+            0x01, 0x00, 0x00, 0xD4,
+        ])
+    } else {
+        None
+    }
+}
+
+impl Stage {
+    async fn park(&self, kind: &str, number: u32) -> Result<Box<dyn ParkedSandbox>, SandboxError> {
         let spec = SandboxSpec::new(format!("bench-{kind}-{number}"));
-        let mut spec = spec.read_only(program, PROGRAM_INSIDE);
+        let mut spec = spec.read_only(&self.program, PROGRAM_INSIDE);
         spec.listener_port = Some(GATEWAY_PORT);
-        spec
-    };
-    let parked = sandbox.create(spec("warm")).await?;
+        self.sandbox.create(spec).await
+    }
+
+    /// Fresh directories, and the claim that binds them.
+    async fn claim(&self, number: u32) -> Result<Claim, SandboxError> {
+        let owner = self.sandbox.payload_owner().await?;
+        let attempt = self.dir.join(format!("attempt-{number}"));
+        std::fs::create_dir(&attempt)?;
+        let make = |name: &str| -> io::Result<PathBuf> {
+            let path = attempt.join(name);
+            std::fs::create_dir(&path)?;
+            std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid))?;
+            Ok(path)
+        };
+        let (upper, work, lower) = (make("upper")?, make("work")?, make("lower")?);
+        let workspace = if self.overlay {
+            Bind::overlay(upper, Some(work), vec![lower], WORKSPACE_INSIDE)
+        } else {
+            Bind::read_write(upper, WORKSPACE_INSIDE)
+        };
+        let binds = vec![workspace, Bind::read_write(make("home")?, HOME_INSIDE)];
+        Ok(Claim { id: format!("bench-attempt-{number}"), binds, wall_seconds: Some(60) })
+    }
+}
+
+async fn one(stage: &Stage, number: u32, times: &mut Times) -> Result<(), SandboxError> {
+    let warm = stage.park("warm", number).await?;
+    let mut claimed = stage.park("claimed", number).await?;
+    let claim = stage.claim(number).await?;
+
     let began = Instant::now();
-    let cold = sandbox.create(spec("cold")).await?;
+    let cold = stage.park("cold", number).await?;
     to_its_end(cold, &mut times.cold, began, &mut times.release).await?;
+
     let began = Instant::now();
-    to_its_end(parked, &mut times.warm, began, &mut times.release).await
+    to_its_end(warm, &mut times.warm, began, &mut times.release).await?;
+
+    let began = Instant::now();
+    claimed.claim(claim).await?;
+    times.claim.add(began.elapsed());
+    to_its_end(claimed, &mut times.claimed, began, &mut times.release).await?;
+    std::fs::remove_dir_all(stage.dir.join(format!("attempt-{number}")))?;
+    Ok(())
 }
 
 async fn to_its_end(
     parked: Box<dyn ParkedSandbox>,
-    whole: &mut Histogram,
+    start: &mut Start,
     began: Instant,
     release: &mut Histogram,
 ) -> Result<(), SandboxError> {
-    let running = parked.start(Payload::new(vec![PROGRAM_INSIDE.to_owned()])).await?;
+    let mut running = parked.start(Payload::new(vec![PROGRAM_INSIDE.to_owned()])).await?;
+    let silent = || SandboxError::Io(io::Error::other("the payload said nothing"));
+    running.take_stdout().ok_or_else(silent)?.read_u8().await?;
+    start.first.add(began.elapsed());
     let exit = running.wait().await?;
-    whole.add(began.elapsed());
+    start.end.add(began.elapsed());
     if !exit.success() {
-        return Err(SandboxError::Io(std::io::Error::other("the payload failed")));
+        return Err(SandboxError::Io(io::Error::other("the payload failed")));
     }
     let began = Instant::now();
     running.release().await?;
@@ -112,17 +211,27 @@ async fn to_its_end(
 }
 
 fn rows(times: &Times, exec_p50: f64, exec_p99: f64) -> Vec<Row> {
-    let row = |what: &str, times: &Histogram, floors: f64| {
-        let goal = Goal::AtMost(floors * exec_p50);
-        [
-            Row::new(format!("{what}, p50 of {}", times.count()), "ms", times.millis(0.5))
-                .goal(goal)
-                .floor(exec_p50, "fork+exec"),
-            Row::new(format!("{what}, p99"), "ms", times.millis(0.99)).floor(exec_p99, "fork+exec"),
-        ]
+    let two = |what: &str, times: &Histogram, floors: Option<f64>| {
+        let p50 = Row::new(format!("{what}, p50 of {}", times.count()), "ms", times.millis(0.5))
+            .floor(exec_p50, "fork+exec");
+        let p50 = match floors {
+            Some(floors) => p50.goal(Goal::AtMost(floors * exec_p50)),
+            None => p50,
+        };
+        let p99 = Row::new(format!("{what}, p99"), "ms", times.millis(0.99));
+        [p50, p99.floor(exec_p99, "fork+exec")]
     };
-    let cold = row("cold: made, started, its end known", &times.cold, COLD_FLOORS);
-    let warm = row("warm: started, its end known", &times.warm, WARM_FLOORS);
     let release = Row::new("returned: group, mounts, names, p50", "ms", times.release.millis(0.5));
-    cold.into_iter().chain(warm).chain([release]).collect()
+    [
+        two("cold: made, started, first output", &times.cold.first, Some(COLD_FLOORS)),
+        two("cold, its end known", &times.cold.end, None),
+        two("claim: name, layers, home", &times.claim, Some(CLAIM_FLOORS)),
+        two("claimed, started, first output", &times.claimed.first, None),
+        two("warm: started, first output", &times.warm.first, Some(WARM_FLOORS)),
+        two("warm, its end known", &times.warm.end, None),
+    ]
+    .into_iter()
+    .flatten()
+    .chain([release])
+    .collect()
 }

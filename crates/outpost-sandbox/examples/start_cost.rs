@@ -1,7 +1,7 @@
 //! What a start costs: `cargo run --release -p outpost-sandbox --example start_cost -- [ROUNDS]`.
 //!
 //! Prints median and 99th percentile in microseconds of: fork+exec of a static binary (the floor, F), posix_spawn of
-//! it, a warm start (go to first output, and to the final report), and a cold start (create to first output), all
+//! it, a warm start (go to first output, and to the final report), a cold start (create to first output) and a claim, all
 //! interleaved; then the time for 200 cold starts at once. Needs `cc` for the static binary, else uses `/bin/echo`.
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outpost_sandbox::{
-    LAUNCHER_ARGUMENT, LauncherOptions, LinuxSandbox, Payload, Sandbox, SandboxPolicy, SandboxSpec,
+    Bind, Claim, HOME_INSIDE, LAUNCHER_ARGUMENT, LauncherOptions, LinuxSandbox, Payload, Sandbox,
+    SandboxPolicy, SandboxSpec,
 };
 use tokio::io::AsyncReadExt as _;
 
@@ -50,6 +51,7 @@ async fn bench(rounds: usize) -> Result<(), Failure> {
         "warm report",
         "cold first byte",
         "cold report",
+        "claim",
     ]
     .map(|name| (name, Vec::new()))
     .into();
@@ -62,6 +64,7 @@ async fn bench(rounds: usize) -> Result<(), Failure> {
             rows[base].1.push(first);
             rows[base + 1].1.push(report);
         }
+        rows[6].1.push(claim(&sandbox, &dir, round).await?);
     }
     let floor = median(&mut rows[0].1).max(1);
     for (name, times) in &mut rows {
@@ -126,6 +129,33 @@ fn plain(program: &Path, fork: bool) -> Result<u128, Failure> {
     let first = begun.elapsed().as_micros();
     child.wait()?;
     Ok(first)
+}
+
+/// Microseconds that a claim takes, of a home and a workspace of layers.
+async fn claim(sandbox: &LinuxSandbox, dir: &Path, round: usize) -> Result<u128, Failure> {
+    let owner = sandbox.payload_owner().await?;
+    let attempt = dir.join(format!("a{round}"));
+    std::fs::create_dir(&attempt)?;
+    let make = |name: &str| {
+        let path = attempt.join(name);
+        std::fs::create_dir(&path)?;
+        std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid)).map(|()| path)
+    };
+    let (upper, work, lower) = (make("upper")?, make("work")?, make("lower")?);
+    let binds = vec![
+        Bind::overlay(upper, Some(work), vec![lower], "/workspace/attempt"),
+        Bind::read_write(make("home")?, HOME_INSIDE),
+    ];
+    let mut spec = SandboxSpec::new(format!("w{round}"));
+    spec.listener_port = Some(0);
+    let mut parked = sandbox.create(spec).await?;
+    let claim = Claim { id: format!("c{round}"), binds, wall_seconds: Some(60) };
+    let begun = Instant::now();
+    parked.claim(claim).await?;
+    let took = begun.elapsed().as_micros();
+    parked.discard().await?;
+    std::fs::remove_dir_all(attempt)?;
+    Ok(took)
 }
 
 /// Microseconds to the first byte and to the final report; from `go` if `warm`, else from `create`.

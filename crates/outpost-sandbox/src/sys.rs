@@ -236,17 +236,30 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Asks the scheduler for short slices; children start again with the default. Best effort: an older kernel or a
-/// container's filter may refuse, and then only latency on a busy machine suffers.
-pub(crate) fn short_slice() {
+/// Slices of processor time, as the scheduler is asked for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slice {
+    /// Short, for this process and the children it will have.
+    Short,
+    /// Short, and the usual one for its children.
+    ShortAlone,
+    /// The usual one.
+    Usual,
+}
+
+/// Asks the scheduler for a slice. Best effort: an older kernel or a container's filter may refuse, and then only
+/// latency on a busy machine suffers.
+pub(crate) fn set_slice(slice: Slice) {
     // SAFETY: sched_attr is plain integers; its size is in the struct; getpriority has no preconditions.
     unsafe {
         let mut attr: libc::sched_attr = std::mem::zeroed();
         attr.size = std::mem::size_of::<libc::sched_attr>() as u32;
         attr.sched_policy = libc::SCHED_OTHER.cast_unsigned();
-        attr.sched_flags = libc::SCHED_FLAG_RESET_ON_FORK as u64;
+        if slice == Slice::ShortAlone {
+            attr.sched_flags = libc::SCHED_FLAG_RESET_ON_FORK as u64;
+        }
         attr.sched_nice = libc::getpriority(libc::PRIO_PROCESS, 0);
-        attr.sched_runtime = SHORT_SLICE_NANOS;
+        attr.sched_runtime = if slice == Slice::Usual { 0 } else { SHORT_SLICE_NANOS };
         libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0);
     }
 }

@@ -174,8 +174,10 @@ pub(crate) enum Stage {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ToInit {
-    /// Ids are mapped and the cgroups joined: build the root.
+    /// Ids are mapped: build the root.
     Build,
+    /// The cgroups are joined: go on to the end. Since version 2.
+    Joined,
     /// Send this signal to the payload's process group.
     Signal { signal: i32 },
 }

@@ -107,11 +107,8 @@ fn build(order: &Order<'_>) -> Result<Built, Failure> {
     keep.extend([&order.control, &order.go, &order.stdout, &order.stderr].map(AsRawFd::as_raw_fd));
     at("close foreign descriptors", sys::close_all_but(&keep))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    await_launcher(order)?;
+    await_launcher(order, |said| matches!(said, ToInit::Build))?;
     become_agent(order)?;
-    // The cgroup namespace is made only now, after the launcher has put this process into its cgroups, so that
-    // /proc/self/cgroup shows nothing of the host's hierarchy.
-    at("make a cgroup namespace", sys::unshare(libc::CLONE_NEWCGROUP))?;
     at("set the host name", rustix::system::sethostname(b"outpost"))?;
     if order.spec.lacks(Weakness::Descriptors) {
         at("leave a descriptor open", sys::leave_root_open())?;
@@ -123,19 +120,24 @@ fn build(order: &Order<'_>) -> Result<Built, Failure> {
         at("bring loopback up", sys::loopback_up())?;
     }
     let listener = order.spec.listener_port.map(listen).transpose()?;
+    // The cgroup namespace is made only now, after the launcher has put this process into its cgroups, so that
+    // /proc/self/cgroup shows nothing of the host's hierarchy.
+    await_launcher(order, |said| matches!(said, ToInit::Joined))?;
+    at("make a cgroup namespace", sys::unshare(libc::CLONE_NEWCGROUP))?;
     let children = at("watch children", sys::child_signal_fd())?;
-    sys::short_slice();
+    // Init has it from the launcher; a payload starts with the usual one.
+    sys::set_slice(sys::Slice::ShortAlone);
     let rules = seal::seal(order)?;
     let facts = InitFacts { landlock_abi: rules.as_ref().map(|rules| rules.abi), hidepid };
     let ruleset = rules.map(|rules| rules.ruleset);
     Ok(Built { facts, mounts, ruleset, listener, children })
 }
 
-fn await_launcher(order: &Order<'_>) -> Result<(), Failure> {
+fn await_launcher(order: &Order<'_>, awaited: fn(&ToInit) -> bool) -> Result<(), Failure> {
     let control = order.control.as_fd();
     at("wait for the launcher", sys::readable_within(control, LAUNCHER_MILLIS_MAX))?;
     match at("wait for the launcher", wire::receive::<ToInit>(control, Peer::Trusted))? {
-        Some((ToInit::Build, _)) => Ok(()),
+        Some((said, _)) if awaited(&said) => Ok(()),
         _ => Err(Failure { message: "the launcher gave up".to_owned() }),
     }
 }
@@ -149,12 +151,10 @@ fn become_agent(order: &Order<'_>) -> Result<(), Failure> {
     let (uid, gid) = (Uid::from_raw(PAYLOAD_ID_INSIDE), Gid::from_raw(PAYLOAD_ID_INSIDE));
     at("set group id", rustix::thread::set_thread_res_gid(gid, gid, gid))?;
     at("set user id", rustix::thread::set_thread_res_uid(uid, uid, uid))?;
-    // Changing ids clears the death signal, so it is set after. If the launcher died before, its end is closed.
+    // Changing ids clears the death signal, so it is set after. If the launcher died before, its end is closed, which
+    // is noticed when more is awaited from it, or when this process parks.
     let deadly = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     at("tie life to the launcher", deadly)?;
-    if at("look for the launcher", sys::readable_within(order.control.as_fd(), 0))? {
-        return Err(Failure { message: "the launcher is gone".to_owned() });
-    }
     at("forbid tracing", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
     at("start a session", rustix::process::setsid())?;
     Ok(())

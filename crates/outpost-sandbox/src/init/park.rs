@@ -71,7 +71,7 @@ fn control(ends: &Ends, payload: Option<Pid>) -> io::Result<bool> {
             }
             Ok(true)
         }
-        Ok(Some((ToInit::Build, _))) => Ok(true),
+        Ok(Some((ToInit::Build | ToInit::Joined, _))) => Ok(true),
         Ok(None) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
         Err(error) => Err(error),

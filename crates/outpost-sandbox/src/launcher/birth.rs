@@ -74,7 +74,7 @@ pub(super) fn give_birth(host: &mut Host, spec: &SandboxSpec) -> Result<Newborn,
     };
     drop(leftover);
     newborn.disks = disks;
-    match introduce(host, &newborn, owner) {
+    match introduce(host, &mut newborn, owner, spec) {
         Ok(()) => Ok(newborn),
         Err((step, error)) => {
             abandon(host, newborn);
@@ -175,11 +175,12 @@ fn clone_init(
     }
 }
 
-/// Maps the ids, joins the groups, says Build.
+/// Maps the ids and says Build; joins the groups meanwhile, which takes the kernel milliseconds at times.
 fn introduce(
     host: &Host,
-    newborn: &Newborn,
+    newborn: &mut Newborn,
     owner: Owner,
+    spec: &SandboxSpec,
 ) -> Result<(), (&'static str, io::Error)> {
     let proc = Path::new("/proc").join(newborn.pid.to_string());
     if host.rootless {
@@ -191,9 +192,14 @@ fn introduce(
     };
     map("uid_map", owner.uid).map_err(|error| ("map the user id", error))?;
     map("gid_map", owner.gid).map_err(|error| ("map the group id", error))?;
-    newborn.group.join(newborn.pid).map_err(|error| ("join cgroups", error))?;
-    wire::send(newborn.control.as_fd(), &ToInit::Build, Vec::new())
-        .map_err(|error| ("talk to init", error))
+    let say = |newborn: &Newborn, what: &ToInit| {
+        let said = wire::send(newborn.control.as_fd(), what, Vec::new());
+        said.map_err(|error| ("talk to init", error))
+    };
+    say(newborn, &ToInit::Build)?;
+    let joined = host.cgroups.join(&mut newborn.group, &spec.limits, newborn.pid);
+    joined.map_err(|error| ("join cgroups", error))?;
+    say(newborn, &ToInit::Joined)
 }
 
 /// Ends an init that never got to work, and waits for it: SIGKILL of a blocked process takes microseconds.

@@ -61,6 +61,7 @@ impl From<PathBuf> for Trash {
 /// The directories of one sandbox.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
+    name: String,
     unified: Option<PathBuf>,
     v1: BTreeMap<&'static str, PathBuf>,
     v2_controllers: bool,
@@ -149,12 +150,25 @@ impl Cgroups {
         (enforced, self.notes.clone())
     }
 
-    /// Makes the groups of one sandbox with its limits. Nothing stays behind on failure.
+    /// Makes the group that a sandbox is born into, with its limits as far as they are version 2's. Nothing stays
+    /// behind on failure.
     pub(crate) fn create(&mut self, id: &str, limits: &Limits) -> io::Result<Group> {
-        let mut group = Group::default();
         self.made += 1;
-        let result = self.fill(&mut group, &format!("{id}.{}", self.made), limits);
-        match result {
+        let mut group = Group { name: format!("{id}.{}", self.made), ..Group::default() };
+        let mut make = || -> io::Result<()> {
+            let Some(base) = &self.unified else { return Ok(()) };
+            let dir = base.join(&group.name);
+            fs::create_dir(&dir)?;
+            group.unified = Some(dir.clone());
+            for (controller, reach) in &self.reach {
+                if *reach == Reach::V2 {
+                    group.v2_controllers = true;
+                    limit(&dir, controller, reach, limits)?;
+                }
+            }
+            Ok(())
+        };
+        match make() {
             Ok(()) => Ok(group),
             Err(error) => {
                 self.remove(group);
@@ -163,28 +177,15 @@ impl Cgroups {
         }
     }
 
-    fn fill(&self, group: &mut Group, name: &str, limits: &Limits) -> io::Result<()> {
-        if let Some(base) = &self.unified {
-            let dir = base.join(name);
-            fs::create_dir(&dir)?;
-            group.unified = Some(dir);
-        }
-        group.v2_controllers = self.reach.values().any(|reach| *reach == Reach::V2);
+    /// Makes the version 1 groups of a sandbox with its limits, and moves its init, which has no child yet, into them.
+    pub(crate) fn join(&self, group: &mut Group, limits: &Limits, pid: i32) -> io::Result<()> {
         for (controller, reach) in &self.reach {
-            let dir = match reach {
-                Reach::V2 => group.unified.clone().unwrap_or_default(),
-                Reach::V1(base) => {
-                    let dir = base.join(name);
-                    fs::create_dir(&dir)?;
-                    group.v1.insert(controller, dir.clone());
-                    dir
-                }
-            };
-            for (file, value, optional) in settings(controller, reach, limits) {
-                match write(&dir.join(file), &value) {
-                    Err(error) if optional && error.kind() == io::ErrorKind::NotFound => {}
-                    other => other?,
-                }
+            if let Reach::V1(base) = reach {
+                let dir = base.join(&group.name);
+                fs::create_dir(&dir)?;
+                group.v1.insert(controller, dir.clone());
+                limit(&dir, controller, reach, limits)?;
+                write(&dir.join("cgroup.procs"), &pid.to_string())?;
             }
         }
         Ok(())
@@ -230,11 +231,6 @@ impl Group {
         self.unified.as_ref().map(|dir| fs::File::open(dir).map(OwnedFd::from)).transpose()
     }
 
-    /// Moves a process into the version 1 groups.
-    pub(crate) fn join(&self, pid: i32) -> io::Result<()> {
-        self.v1.values().try_for_each(|dir| write(&dir.join("cgroup.procs"), &pid.to_string()))
-    }
-
     /// Kills everything in the version 2 group. Without one the caller kills init, and with it the pid namespace.
     pub(crate) fn kill(&self) {
         if let Some(dir) = &self.unified {
@@ -265,6 +261,17 @@ impl Group {
         }
         counts
     }
+}
+
+/// Writes the limits of one controller.
+fn limit(dir: &Path, controller: &str, reach: &Reach, limits: &Limits) -> io::Result<()> {
+    for (file, value, optional) in settings(controller, reach, limits) {
+        match write(&dir.join(file), &value) {
+            Err(error) if optional && error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// File, value and whether the file may be missing, for one controller.
@@ -490,8 +497,8 @@ mod tests {
         put("pids.events", "max 3\n");
         let group = Group {
             unified: Some(dir.path().to_owned()),
-            v1: BTreeMap::new(),
             v2_controllers: true,
+            ..Group::default()
         };
         let expected = Counts {
             oom_killed: true,
@@ -504,7 +511,7 @@ mod tests {
         put("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n");
         put("memory.max_usage_in_bytes", "8192\n");
         let v1 = BTreeMap::from([("memory", dir.path().to_owned())]);
-        let group = Group { unified: None, v1, v2_controllers: false };
+        let group = Group { v1, ..Group::default() };
         assert_eq!(group.counts(), Counts { memory_peak_bytes: Some(8192), ..Counts::default() });
     }
 }

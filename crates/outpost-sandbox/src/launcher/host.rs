@@ -49,7 +49,7 @@ impl Host {
         let filter = crate::init::seccomp::compile()
             .map_err(|error| format!("system call filter: {error}"))?;
         raise_open_files();
-        sys::short_slice();
+        sys::set_slice(sys::Slice::Short);
         Ok(Self {
             rootless,
             payload_owner: if rootless { me } else { unprivileged_owner() },

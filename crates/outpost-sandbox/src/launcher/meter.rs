@@ -97,6 +97,7 @@ impl Meter {
         match sys::clone3(0, None)? {
             sys::Side::Child => {
                 // It has the launcher's words; the name tells the two apart.
+                sys::set_slice(sys::Slice::Usual);
                 let _only_a_name = rustix::thread::set_name(c"outpost-meter");
                 let closed = sys::close_all_but(&[theirs.as_raw_fd()]);
                 let run = std::panic::AssertUnwindSafe(|| measure(theirs));

@@ -160,6 +160,7 @@ fn of_init(said: &FromInit, seen: &mut Kinds) {
 fn to_init(said: &ToInit, seen: &mut Kinds) {
     let kind = match said {
         ToInit::Build => "ToInit::Build",
+        ToInit::Joined => "ToInit::Joined",
         ToInit::Signal { .. } => "ToInit::Signal",
     };
     seen.insert(kind);

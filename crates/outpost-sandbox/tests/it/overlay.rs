@@ -39,12 +39,16 @@ impl Dirs {
         SandboxSpec::new(id).overlay(self.path("upper"), work, vec![self.path("lower")], "/w")
     }
 
-    /// The kernel's own directories in work are closed to everybody, their owner included.
+    /// Where the kernel marks what is not to be used again.
+    fn mark(&self) -> PathBuf {
+        self.path("work").join("work").join("incompat")
+    }
+
+    /// The kernel's own directories are closed to everybody, their owner included.
     fn open_work(&self) -> std::io::Result<()> {
-        let all = ["work/work", "work/work/incompat", "work/work/incompat/volatile"];
-        all.iter().try_for_each(|name| {
-            std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o700))
-        })
+        let (mark, open) = (self.mark(), std::fs::Permissions::from_mode(0o700));
+        let all = [self.path("work").join("work"), mark.clone(), mark.join("volatile")];
+        all.iter().try_for_each(|dir| std::fs::set_permissions(dir, open.clone()))
     }
 
     fn lower(&self) -> String {
@@ -84,13 +88,13 @@ async fn a_kill_leaves_layers_that_can_be_used_again() {
     running.wait().await.unwrap();
     running.release().await.unwrap();
     dirs.open_work().unwrap();
-    assert!(dirs.path("work/work/incompat/volatile").exists(), "or there is nothing to be mended");
+    assert!(dirs.mark().join("volatile").exists(), "or there is nothing to be mended");
     let (_, said) = run(&sandbox, dirs.spec("again"), "cat given; ls; rmdir d; rm given; ls").await;
     assert_eq!(said, "changed\nd\ngiven\n");
     assert_eq!(dirs.lower(), "given\n");
     // A link in the mark's place leads nowhere.
     dirs.open_work().unwrap();
-    let mark = dirs.path("work/work/incompat");
+    let mark = dirs.mark();
     std::fs::remove_dir_all(&mark).unwrap();
     std::fs::create_dir_all(dirs.path("elsewhere/volatile")).unwrap();
     std::fs::write(dirs.path("elsewhere/volatile/dirty"), "").unwrap();
