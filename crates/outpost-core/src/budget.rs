@@ -110,6 +110,9 @@ impl Tokens {
 pub struct Spend {
     /// Tokens of all calls.
     pub tokens: Tokens,
+    /// Searches that the provider made of its own, as far as its answers tell.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub searches: u64,
     /// Cost of the calls whose price is known.
     #[serde(rename = "costNanodollars")]
     pub cost: Nanodollars,
@@ -124,6 +127,11 @@ pub struct Spend {
     pub models_unpriced: Vec<String>,
     /// Calls whose tokens had to be estimated, as their answer did not arrive whole or told nothing.
     pub calls_estimated: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Spend {
@@ -141,6 +149,7 @@ impl Spend {
 
     fn add(&mut self, call: &EndedCall) {
         self.tokens = self.tokens.plus(call.tokens);
+        self.searches = self.searches.saturating_add(call.searches);
         self.calls = self.calls.saturating_add(1);
         self.calls_estimated = self.calls_estimated.saturating_add(u64::from(call.estimated));
         match call.price {
@@ -198,6 +207,8 @@ impl Price {
 pub struct EndedCall {
     /// Its tokens.
     pub tokens: Tokens,
+    /// Searches that the provider made of its own.
+    pub searches: u64,
     /// What it cost.
     pub price: Price,
     /// Its model, if anybody named one.

@@ -182,13 +182,21 @@ fn checked_network(network: Network) -> Result<Network, ApiError> {
 /// The secrets a request names, checked.
 ///
 /// # Errors
-/// [`ErrorCode::InvalidField`] naming `secrets`: there are too many, or one is no name.
+/// [`ErrorCode::InvalidField`] naming `secrets`: there are too many, or one is no name, or one that would lead
+/// the agent past the gateway's proxy.
 pub fn secret_names(texts: &[String]) -> Result<Vec<SecretName>, ApiError> {
     if texts.len() > DISPATCH_SECRETS_COUNT_MAX {
         return Err(too_many("secrets", DISPATCH_SECRETS_COUNT_MAX));
     }
     let parse = |text: &String| {
-        text.parse().map_err(|error: NotASecretName| ApiError::field("secrets", error.to_string()))
+        let name: SecretName = text
+            .parse()
+            .map_err(|error: NotASecretName| ApiError::field("secrets", error.to_string()))?;
+        if name.names_a_proxy() {
+            let message = format!("{name} is set in every sandbox: store it under another name.");
+            return Err(ApiError::field("secrets", message));
+        }
+        Ok(name)
     };
     texts.iter().map(parse).collect()
 }
@@ -291,7 +299,7 @@ mod tests {
 
     #[test]
     fn every_bound_names_its_field() {
-        let cases: [(&str, Edit); 22] = [
+        let cases: [(&str, Edit); 23] = [
             ("deadlineSeconds", |r| r.deadline_seconds = Some(29)),
             ("deadlineSeconds", |r| r.deadline_seconds = Some(604_801)),
             ("task", |r| r.task = " \n".into()),
@@ -307,6 +315,7 @@ mod tests {
             ("userId", |r| r.user_id = Some("u".repeat(USER_ID_BYTES_MAX + 1))),
             ("tags", |r| r.tags = vec!["t".into(); TAGS_COUNT_MAX + 1]),
             ("tags[1]", |r| r.tags = vec!["t".into(), String::new()]),
+            ("secrets", |r| r.secrets = vec!["HTTP_PROXY".into()]),
             ("budgetUsd", |r| r.budget_usd = Some(0.0)),
             ("budgetUsd", |r| r.budget_usd = Some(f64::NAN)),
             ("budgetUsd", |r| r.budget_usd = Some(100_000.1)),

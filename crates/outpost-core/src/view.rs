@@ -17,6 +17,7 @@ impl Facts {
             cache_write_tokens: tokens.cache_write,
             output_tokens: tokens.output,
             thinking_tokens: tokens.thinking,
+            searches: spend.searches,
             cost_usd: (spend.calls > spend.calls_unpriced).then(|| spend.cost.to_usd()),
             unpriced_models: spend.models_unpriced.clone(),
             calls: spend.calls,

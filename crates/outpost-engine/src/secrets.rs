@@ -336,7 +336,7 @@ impl Trouble {
 }
 
 /// Whether the caller is who runs the install: an admin of the tenant that every install has.
-fn is_operator(caller: &Caller) -> bool {
+pub(crate) fn is_operator(caller: &Caller) -> bool {
     caller.may(Scope::Admin) && caller.tenant == TenantId::local()
 }
 
@@ -358,6 +358,10 @@ fn check_kind(name: &SecretName, kind: SecretKind) -> Result<(), ApiError> {
         let message = format!("{name} is a model provider's key, which agents never see.");
         return Err(ApiError::field("kind", message)
             .with_hint("Leave `kind` out: the gateway uses it for them."));
+    }
+    if kind == SecretKind::Exposed && name.names_a_proxy() {
+        let message = format!("{name} is set in every sandbox: it leads to the gateway's proxy.");
+        return Err(ApiError::field("kind", message).with_hint("Store it under another name."));
     }
     Ok(())
 }

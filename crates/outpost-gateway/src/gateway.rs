@@ -15,7 +15,7 @@
 //! of the account behind it, and while an attempt may reach nothing else, no call that asks its provider to
 //! reach something for it. Deliberately absent: other hosts (see [`crate::egress`]; refused as
 //! `policy_denied` without a grant for them), following redirects, retries after other failures (the CLIs have their
-//! own), the cost of what is charged apart from tokens (searches, containers).
+//! own), the cost of what is charged apart from tokens and searches (containers).
 
 pub(crate) mod answer;
 mod call;

@@ -332,6 +332,9 @@ pub struct Usage {
     /// Those of them that were thinking, where the provider says so.
     #[serde(default)]
     pub thinking_tokens: u64,
+    /// Searches that the provider made of its own for it, as far as its answers tell.
+    #[serde(default)]
+    pub searches: u64,
     /// Cost of the calls whose model has a known price, US dollars; absent when there is none. Never
     /// zero for unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]

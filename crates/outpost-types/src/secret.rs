@@ -18,6 +18,11 @@ use crate::limits::{
 };
 use crate::{ApiError, DispatchId, Provider, TenantId, Timestamp};
 
+/// Variables by which curl, git, npm, pip and their like find a proxy, or what is reached without one; in the
+/// letters a name of a secret has.
+const PROXY_VARIABLES: [&str; 5] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY"];
+
 /// A text that is no name of a secret. The text is not repeated: it may be the secret itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
@@ -43,6 +48,15 @@ impl SecretName {
     pub fn provider(&self) -> Option<Provider> {
         let is_its = |provider: &Provider| provider.key_variables().contains(&self.as_str());
         Provider::ALL.into_iter().find(is_its)
+    }
+}
+
+impl SecretName {
+    /// Whether programs read it to find a proxy. In a sandbox that is the gateway's, so no secret may have such
+    /// a name and be exposed.
+    #[must_use]
+    pub fn names_a_proxy(&self) -> bool {
+        PROXY_VARIABLES.contains(&self.as_str())
     }
 }
 
@@ -383,7 +397,9 @@ mod tests {
         }
         let name: SecretName = "GROK_API_KEY".parse().unwrap();
         assert_eq!(name.provider(), Some(Provider::Xai));
-        assert_eq!("DATABASE_URL".parse::<SecretName>().unwrap().provider(), None);
+        let plain = "DATABASE_URL".parse::<SecretName>().unwrap();
+        assert!(plain.provider().is_none() && !plain.names_a_proxy());
+        assert!("HTTPS_PROXY".parse::<SecretName>().unwrap().names_a_proxy());
     }
 
     #[test]

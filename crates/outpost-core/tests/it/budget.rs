@@ -15,12 +15,15 @@ fn call() -> impl Strategy<Value = EndedCall> {
         amount().prop_map(Price::Known),
         amount().prop_map(|assumed| Price::Unknown { assumed })
     ];
-    (any::<[u64; 5]>(), price, proptest::option::of("[a-zé]{0,140}"), any::<bool>()).prop_map(
-        |([input, cached, cache_write, output, thinking], price, model, estimated)| EndedCall {
-            tokens: Tokens { input, cached, cache_write, output, thinking },
-            price,
-            model,
-            estimated,
+    (any::<[u64; 6]>(), price, proptest::option::of("[a-zé]{0,140}"), any::<bool>()).prop_map(
+        |([input, cached, cache_write, output, thinking, searches], price, model, estimated)| {
+            EndedCall {
+                tokens: Tokens { input, cached, cache_write, output, thinking },
+                searches,
+                price,
+                model,
+                estimated,
+            }
         },
     )
 }
@@ -112,6 +115,7 @@ fn what_is_no_amount_is_refused() {
 fn unpriced(model: Option<&str>) -> EndedCall {
     EndedCall {
         tokens: Tokens::default(),
+        searches: 2,
         price: Price::Unknown { assumed: Nanodollars(1) },
         model: model.map(str::to_owned),
         estimated: false,

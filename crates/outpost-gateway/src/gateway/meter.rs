@@ -291,8 +291,9 @@ impl CallMeter {
         }
         let price = self.meter.prices.price([model.as_deref(), requested.as_deref()], &measured);
         let model = model.or(requested);
-        let tokens = measured.tokens;
-        self.meter.settle(&EndedCall { tokens, price, model: model.clone(), estimated });
+        let (tokens, searches) = (measured.tokens, measured.searches);
+        let call = EndedCall { tokens, searches, price, model: model.clone(), estimated };
+        self.meter.settle(&call);
         Some(Settled { tokens, cost: price.known(), estimated, model })
     }
 }

@@ -4,7 +4,7 @@
 //! adds to it or corrects it. A model that is not in it has no known price, which is said and never
 //! taken as nothing. Sums are integers: picodollars a token, rounded up to nanodollars a call.
 //!
-//! Bounded: entries, names, prices. Absent: what is charged apart from tokens (searches, containers, storage of
+//! Bounded: entries, names, prices. Absent: what is charged apart from tokens and searches (containers, storage of
 //! caches), discounts of contracts and of batches, taxes.
 
 use std::collections::BTreeMap;
@@ -16,12 +16,14 @@ use serde::Deserialize;
 
 /// Most entries of a table.
 pub const PRICE_ENTRIES_MAX: usize = 4096;
-/// Highest price, US dollars per million tokens.
+/// Highest price, US dollars per million tokens or thousand searches.
 pub const PRICE_USD_MAX: f64 = 100_000.0;
 /// Longest model name, bytes.
 const MODEL_BYTES_MAX: usize = 128;
 /// A dollar per million tokens is so many picodollars a token.
 const PICODOLLARS_PER_USD_PER_MILLION: f64 = 1e6;
+/// A dollar per thousand searches is so many picodollars a search.
+const PICODOLLARS_PER_USD_PER_THOUSAND: f64 = 1e9;
 const PICODOLLARS_PER_NANODOLLAR: u128 = 1000;
 /// Digits of a date at the end of a model's name, as in `-20251101` and `-2025-11-01`.
 const DATE_DIGITS: usize = 8;
@@ -73,6 +75,9 @@ pub struct PriceEntry {
     pub cache_write_hour: Option<f64>,
     /// Written, thinking included.
     pub output: f64,
+    /// A thousand searches that the provider makes of its own; unknown when absent.
+    #[serde(default)]
+    pub search: Option<f64>,
     /// Tokens in a request, cached ones included, above which the prices of `long` hold.
     #[serde(default)]
     pub long_above: Option<u64>,
@@ -102,7 +107,7 @@ pub struct LongPrices {
 pub struct PriceTable {
     exact: Arc<BTreeMap<String, Rates>>,
     prefixes: Arc<BTreeMap<String, Rates>>,
-    unlisted: Tier,
+    unlisted: Rates,
     valid_as_of: Arc<str>,
 }
 
@@ -119,6 +124,8 @@ struct File {
 struct Unlisted {
     input: f64,
     output: f64,
+    #[serde(default)]
+    search: f64,
 }
 
 /// Picodollars a token.
@@ -136,6 +143,8 @@ struct Tier {
 pub(crate) struct Rates {
     base: Tier,
     long: Option<(u64, Tier)>,
+    /// Picodollars a search, if it is known.
+    search: Option<u64>,
 }
 
 /// What a provider said of the way a call was served, as far as it changes the price.
@@ -156,6 +165,8 @@ pub(crate) struct Measured {
     /// The part of the written cache that is kept for an hour.
     pub(crate) cache_write_hour: u64,
     pub(crate) service: Service,
+    /// Searches that the provider made of its own.
+    pub(crate) searches: u64,
 }
 
 impl PriceTable {
@@ -175,8 +186,10 @@ impl PriceTable {
     pub fn parse(text: &str) -> Result<Self, PriceError> {
         let file: File =
             toml::from_str(text).map_err(|error| PriceError::Syntax(error.to_string()))?;
-        let unlisted =
-            tier("[unlisted]", [file.unlisted.input, file.unlisted.output], [None, None, None])?;
+        let Unlisted { input, output, search } = file.unlisted;
+        let base = tier("[unlisted]", [input, output], [None, None, None])?;
+        let search = Some(picodollars("[unlisted]", search, PICODOLLARS_PER_USD_PER_THOUSAND)?);
+        let unlisted = Rates { base, long: None, search };
         let empty = Self {
             exact: Arc::default(),
             prefixes: Arc::default(),
@@ -237,11 +250,14 @@ impl PriceTable {
 
     /// What a call cost, by the first of `models` whose price is known.
     pub(crate) fn price(&self, models: [Option<&str>; 2], measured: &Measured) -> Price {
+        let unknown = |rates: Rates| Price::Unknown { assumed: rates.cost(measured) };
         match self.rates_of(models) {
-            Some(rates) => Price::Known(rates.cost(measured)),
-            None => {
-                Price::Unknown { assumed: Rates { base: self.unlisted, long: None }.cost(measured) }
+            None => unknown(self.unlisted),
+            // Half of a price is none.
+            Some(rates) if measured.searches > 0 && rates.search.is_none() => {
+                unknown(Rates { search: self.unlisted.search, ..rates })
             }
+            Some(rates) => Price::Known(rates.cost(measured)),
         }
     }
 
@@ -273,7 +289,8 @@ impl Rates {
             Service::Priority => PRIORITY_FACTOR,
             Service::Fast => FAST_FACTOR,
         };
-        let nanodollars = (picodollars * factor).div_ceil(PICODOLLARS_PER_NANODOLLAR);
+        let searches = u128::from(measured.searches) * u128::from(self.search.unwrap_or(0));
+        let nanodollars = (picodollars * factor + searches).div_ceil(PICODOLLARS_PER_NANODOLLAR);
         Nanodollars(u64::try_from(nanodollars).unwrap_or(u64::MAX))
     }
 }
@@ -306,7 +323,23 @@ fn rates(entry: &PriceEntry) -> Result<Rates, PriceError> {
             return Err(PriceError::Entry { model: entry.model.clone(), problem });
         }
     };
-    Ok(Rates { base, long })
+    let per_search = |usd| picodollars(&entry.model, usd, PICODOLLARS_PER_USD_PER_THOUSAND);
+    Ok(Rates { base, long, search: entry.search.map(per_search).transpose()? })
+}
+
+/// An amount in US dollars, checked and scaled.
+fn picodollars(model: &str, usd: f64, scale: f64) -> Result<u64, PriceError> {
+    if !(0.0..=PRICE_USD_MAX).contains(&usd) {
+        let problem = "a price is a number from 0 to 100000 US dollars per million tokens or thousand searches";
+        return Err(PriceError::Entry { model: model.to_owned(), problem });
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within the bounds that were just checked"
+    )]
+    let picodollars = (usd * scale).round() as u64;
+    Ok(picodollars)
 }
 
 fn tier(
@@ -314,19 +347,7 @@ fn tier(
     [input, output]: [f64; 2],
     [cached, write, hour]: [Option<f64>; 3],
 ) -> Result<Tier, PriceError> {
-    let rate = |usd: f64| {
-        if !(0.0..=PRICE_USD_MAX).contains(&usd) {
-            let problem = "a price is a number from 0 to 100000 US dollars per million tokens";
-            return Err(PriceError::Entry { model: model.to_owned(), problem });
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "within the bounds that were just checked"
-        )]
-        let picodollars = (usd * PICODOLLARS_PER_USD_PER_MILLION).round() as u64;
-        Ok(picodollars)
-    };
+    let rate = |usd: f64| picodollars(model, usd, PICODOLLARS_PER_USD_PER_MILLION);
     let cache_write = rate(write.unwrap_or(input))?;
     Ok(Tier {
         input: rate(input)?,
@@ -424,6 +445,18 @@ mod tests {
     }
 
     #[test]
+    fn searches_of_the_provider_have_a_price_or_the_call_has_none() {
+        let searched = Measured { searches: 3, ..measured(1000, 0, 0, 0) };
+        assert_eq!(cost("claude-opus-4-5", &searched), Some(5_000_000 + 30_000_000));
+        assert_eq!(cost("gemini-3-pro-preview", &searched), Some(2_000_000 + 42_000_000));
+        let price = |model, measured| PriceTable::built_in().price([Some(model), None], measured);
+        let grok = measured(1000, 0, 0, 0);
+        let known = price("grok-code-fast-1", &grok).known().unwrap();
+        let assumed = Nanodollars(known.0 + 105_000_000);
+        assert_eq!(price("grok-code-fast-1", &searched), Price::Unknown { assumed });
+    }
+
+    #[test]
     fn an_operator_adds_and_corrects() {
         let entry = |model: &str, input: f64| PriceEntry {
             model: model.into(),
@@ -433,6 +466,7 @@ mod tests {
             cache_write: None,
             cache_write_hour: None,
             output: 1.0,
+            search: None,
             long_above: None,
             long: None,
         };

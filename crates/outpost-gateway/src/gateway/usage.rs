@@ -9,7 +9,7 @@
 //! answer told, else the bytes of the request; written is what the answer told, or the text that
 //! arrived, whichever is more. A line or body that was too long or broken counts with all its bytes.
 //!
-//! Bounded: bytes held (the caller says how many). Absent: what is charged apart from tokens.
+//! Bounded: bytes held (the caller says how many). Absent: what is charged apart from tokens and searches.
 
 mod shapes;
 
@@ -275,6 +275,11 @@ impl Told {
         so_far.output = so_far.output.max(tokens.output);
         so_far.thinking = so_far.thinking.max(tokens.thinking);
         self.read_known |= tokens.input > 0 || tokens.cached > 0 || tokens.cache_write > 0;
+    }
+
+    /// All searches of the call so far.
+    fn searched(&mut self, searches: u64) {
+        self.measured.searches = self.measured.searches.max(searches);
     }
 
     /// Once a call was said to be served in a dearer way, it was.

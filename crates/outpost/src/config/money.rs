@@ -11,8 +11,8 @@ use super::ModelSource;
 use crate::error::CliError;
 
 /// With the scripted provider nothing costs anything, unless the operator says so for a rehearsal.
-const FREE: &str = "valid_as_of = \"\"\nunlisted = { input = 0, output = 0 }\n\
-                    [[price]]\nmodel = \"*\"\ninput = 0\noutput = 0\n";
+const FREE: &str = "valid_as_of = \"\"\nunlisted = { input = 0, output = 0, search = 0 }\n\
+                    [[price]]\nmodel = \"*\"\ninput = 0\noutput = 0\nsearch = 0\n";
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -27,8 +27,15 @@ struct TextBytes(u64);
 #[derive(Debug, Default)]
 struct Word(String);
 
+/// How many items of a list are searches; zero for anything else.
+#[derive(Debug, Clone, Copy, Default)]
+struct SearchItems(u64);
+
 macro_rules! lenient {
     ($type:ident, $visitor:ident, { $($extra:tt)* }) => {
+        lenient!($type, $visitor, IgnoredAny, |none, _| none, { $($extra)* });
+    };
+    ($type:ident, $visitor:ident, $item:ty, $each:expr, { $($extra:tt)* }) => {
         struct $visitor;
         impl<'de> Visitor<'de> for $visitor {
             type Value = $type;
@@ -45,8 +52,12 @@ macro_rules! lenient {
                 Ok($type::default())
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok($type::default())
+                let each: fn($type, $item) -> $type = $each;
+                let mut sum = $type::default();
+                while let Some(item) = seq.next_element()? {
+                    sum = each(sum, item);
+                }
+                Ok(sum)
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
@@ -100,6 +111,24 @@ lenient!(Word, WordVisitor, {
     }
 });
 
+lenient!(
+    SearchItems,
+    SearchItemsVisitor,
+    OutputItem,
+    |sum, item| SearchItems(sum.0 + u64::from(item.is_search())),
+    {
+        fn visit_u64<E>(self, _: u64) -> Result<SearchItems, E> {
+            Ok(SearchItems::default())
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<SearchItems, E> {
+            Ok(SearchItems::default())
+        }
+        fn visit_str<E>(self, _: &str) -> Result<SearchItems, E> {
+            Ok(SearchItems::default())
+        }
+    }
+);
+
 /// An event of Anthropic's stream, or its whole message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -136,8 +165,15 @@ struct MessagesUsage {
     cache_creation: Option<CacheCreation>,
     output_tokens: Count,
     speed: Word,
+    server_tool_use: Option<ServerToolUse>,
     /// Passes behind one answer, such as a compaction or an advisor's. The sums above leave some of them out.
     iterations: Option<Vec<MessagesPass>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServerToolUse {
+    web_search_requests: Count,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -178,6 +214,7 @@ impl MessagesUsage {
                 thinking: 0,
             })
         }));
+        told.searched(self.server_tool_use.as_ref().map_or(0, |it| it.web_search_requests.0));
         told.measured.cache_write_hour = told.measured.cache_write_hour.max(split.1);
         told.serve(if self.speed.0 == "fast" { Service::Fast } else { Service::Standard });
     }
@@ -222,9 +259,12 @@ pub(super) struct ResponsesAnswer {
     kind: Word,
     delta: TextBytes,
     response: Option<ResponseBody>,
+    item: Option<OutputItem>,
     model: Word,
     service_tier: Word,
     usage: Option<OpenaiUsage>,
+    #[serde(rename = "output")]
+    searches: SearchItems,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -233,6 +273,22 @@ struct ResponseBody {
     model: Word,
     service_tier: Word,
     usage: Option<OpenaiUsage>,
+    #[serde(rename = "output")]
+    searches: SearchItems,
+}
+
+/// Of what a response is made of, its kind is all that counts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OutputItem {
+    #[serde(rename = "type")]
+    kind: Word,
+}
+
+impl OutputItem {
+    fn is_search(&self) -> bool {
+        matches!(self.kind.0.as_str(), "web_search_call" | "x_search_call")
+    }
 }
 
 /// Counts of OpenAI, in the words of Responses and of Chat Completions, and of those who speak the same.
@@ -249,6 +305,8 @@ struct OpenaiUsage {
     prompt_tokens_details: Option<InputDetails>,
     completion_tokens_details: Option<OutputDetails>,
     prompt_cache_hit_tokens: Count,
+    /// xAI's: sources of a live search.
+    num_sources_used: Count,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -281,6 +339,7 @@ impl OpenaiUsage {
             output,
             thinking: thinking.unwrap_or(0).min(output),
         });
+        told.searched(self.num_sources_used.0);
         told.last_word = true;
     }
 }
@@ -292,6 +351,11 @@ fn tier_of(word: &str) -> Service {
 impl ResponsesAnswer {
     pub(super) fn event(&self, told: &mut Told) {
         told.text_bytes += self.delta.0;
+        if self.kind.0 == "response.output_item.done"
+            && self.item.as_ref().is_some_and(OutputItem::is_search)
+        {
+            told.measured.searches = told.measured.searches.saturating_add(1);
+        }
         let Some(response) = &self.response else { return };
         told.name(&response.model.0);
         told.serve(tier_of(&response.service_tier.0));
@@ -302,6 +366,7 @@ impl ResponsesAnswer {
         if !ended {
             return;
         }
+        told.searched(response.searches.0);
         match &response.usage {
             Some(usage) => usage.tell(told),
             None => told.failed = self.kind.0 == "response.failed",
@@ -311,6 +376,7 @@ impl ResponsesAnswer {
     pub(super) fn whole(&self, told: &mut Told) {
         told.name(&self.model.0);
         told.serve(tier_of(&self.service_tier.0));
+        told.searched(self.searches.0);
         if let Some(usage) = &self.usage {
             usage.tell(told);
         }
@@ -394,9 +460,16 @@ struct GeminiUsage {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct GeminiCandidate {
     content: Option<GeminiContent>,
+    grounding_metadata: Option<Grounding>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Grounding {
+    web_search_queries: Option<Vec<IgnoredAny>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -417,6 +490,10 @@ impl GeminiAnswer {
         let contents = self.candidates.iter().flatten().filter_map(|it| it.content.as_ref());
         let parts = contents.flat_map(|content| content.parts.iter().flatten());
         told.text_bytes += parts.map(|part| part.text.0).sum::<u64>();
+        let grounds =
+            self.candidates.iter().flatten().filter_map(|it| it.grounding_metadata.as_ref());
+        let queries = grounds.map(|it| it.web_search_queries.as_ref().map_or(0, Vec::len) as u64);
+        told.searched(queries.sum());
         let Some(usage) = &self.usage_metadata else { return };
         let prompt = usage.prompt_token_count.0;
         let cached = usage.cached_content_token_count.0.min(prompt);

@@ -256,3 +256,34 @@ proptest! {
         prop_assert_eq!(at_once.finish(true, 10), in_pieces.finish(true, 10));
     }
 }
+
+#[test]
+fn searches_of_the_provider_are_counted() {
+    let search = "{\"type\":\"web_search_call\",\"action\":{\"type\":\"search\",\"query\":\"x\"}}";
+    let say = "{\"type\":\"message\",\"content\":[{\"text\":\"web_search_call\"}]}";
+    let usage = "\"usage\":{\"input_tokens\":1,\"output_tokens\":1}";
+    let done =
+        |item| format!("data: {{\"type\":\"response.output_item.done\",\"item\":{item}}}\n\n");
+    let completed = format!(
+        "data: {{\"type\":\"response.completed\",\"response\":{{\"output\":[{search},{say},{search}],{usage}}}}}\n\n"
+    );
+    let stream = [done(search), done(say), done(search), completed].concat();
+    let whole = format!("{{\"output\":[{search},{say}],{usage}}}");
+    let told_again = format!("data: {{\"type\":\"x\",\"output\":\"a text\"}}\n\n{}", done(search));
+    let anthropic = "{\"usage\":{\"input_tokens\":1,\"output_tokens\":1,\"server_tool_use\":{\"web_search_requests\":4}}}";
+    let gemini = "{\"candidates\":[{\"groundingMetadata\":{\"webSearchQueries\":[\"a\",\"b\"]}}]}";
+    let xai = "{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"num_sources_used\":5}}";
+    for (dialect, framing, bytes, searches) in [
+        (UsageDialect::Responses, Framing::Events, stream.as_str(), 2),
+        (UsageDialect::Responses, Framing::Events, &told_again, 1),
+        (UsageDialect::Responses, Framing::Json, &whole, 1),
+        (UsageDialect::Messages, Framing::Json, anthropic, 4),
+        (UsageDialect::Gemini, Framing::Json, gemini, 2),
+        (UsageDialect::Chat, Framing::Json, xai, 5),
+    ] {
+        let mut reader = UsageReader::new(dialect, framing, HELD_BYTES_MAX);
+        reader.push(bytes.as_bytes());
+        assert_eq!(reader.so_far().searches, if framing == Framing::Json { 0 } else { searches });
+        assert_eq!(reader.finish(true, 1).measured.searches, searches, "{bytes}");
+    }
+}
