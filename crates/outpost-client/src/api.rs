@@ -7,7 +7,7 @@ use outpost_types::limits::WAIT_SECONDS_MAX;
 use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
     DispatchView, EventStream, FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page,
-    PutSecret, RekeyView, SecretName, SecretScope, SecretView,
+    PutSecret, RekeyView, SecretName, SecretScope, SecretView, UsageQuery, UsageReport,
 };
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -181,6 +181,11 @@ impl Api for HttpApi {
     ) -> Result<SecretView, ApiError> {
         let delete = self.request(Method::DELETE, ["secrets", name.as_str()]);
         Ok(self.unary(delete.query(&[("scope", scope.as_str())]), UNARY).await?.0)
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<UsageReport, ApiError> {
+        let get = self.request(Method::GET, ["usage"]).query(&query);
+        Ok(self.unary(get, UNARY).await?.0)
     }
 
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {

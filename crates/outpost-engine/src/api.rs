@@ -12,10 +12,10 @@ use outpost_types::limits::{
     OUTPUT_TAIL_BYTES_MAX,
 };
 use outpost_types::{
-    AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created, DispatchId,
-    DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData, EventStream, FleetView,
-    ListQuery, LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView, SecretName,
-    SecretScope, SecretView,
+    AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created, Day,
+    DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData, EventStream,
+    FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView,
+    SecretName, SecretScope, SecretView, UsageQuery, UsageReport,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::error;
@@ -23,9 +23,9 @@ use tracing::error;
 use crate::effects::{lock, status_event};
 use crate::engine::{ApplyError, Engine};
 use crate::journal::{Journal, OUTPUT_FILE, tail_text};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, is_operator};
 use crate::streams::Growth;
-use crate::{artifacts, audit, query, streams};
+use crate::{artifacts, audit, query, streams, usage};
 
 /// How often a change of a network is tried when other clients come before it.
 const NETWORK_TRIES_MAX: u32 = 8;
@@ -195,6 +195,14 @@ impl Api for EngineApi {
         scope: SecretScope,
     ) -> Result<SecretView, ApiError> {
         self.secrets().delete(&self.caller, &name, scope).await
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<UsageReport, ApiError> {
+        let today = Day::of(self.engine.now());
+        let wanted = usage::wanted(&query, &self.caller, is_operator(&self.caller), today)?;
+        let days = wanted.from.number()..=wanted.to.number();
+        let rows = self.engine.inner.store.usage(wanted.tenant.as_ref(), days).await;
+        usage::report(wanted, &rows.map_err(store_error)?)
     }
 
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {

@@ -21,6 +21,7 @@ mod query;
 mod secrets;
 mod streams;
 mod tasks;
+mod usage;
 mod waiting;
 
 pub use api::EngineApi;

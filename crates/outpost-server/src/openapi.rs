@@ -47,6 +47,7 @@ const GUARDED: [ErrorCode; 5] = [
         routes::secrets,
         routes::delete_secret,
         routes::rekey_secrets,
+        routes::usage,
         routes::fleet,
         routes::health_fleet,
         routes::health,

@@ -32,6 +32,7 @@ pub(crate) enum Op {
     Secrets,
     DeleteSecret,
     RekeySecrets,
+    Usage,
     Fleet,
     HealthFleet,
     Health,
@@ -42,7 +43,7 @@ pub(crate) enum Op {
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -57,6 +58,7 @@ impl Op {
         Self::Secrets,
         Self::DeleteSecret,
         Self::RekeySecrets,
+        Self::Usage,
         Self::Fleet,
         Self::HealthFleet,
         Self::Health,
@@ -79,6 +81,7 @@ impl Op {
             Self::PutSecret | Self::DeleteSecret => "/secrets/{name}",
             Self::Secrets => "/secrets",
             Self::RekeySecrets => "/secrets/rekey",
+            Self::Usage => "/usage",
             Self::Fleet => "/fleet",
             Self::HealthFleet => "/health/fleet",
             Self::Health => "/health",
@@ -112,9 +115,11 @@ impl Op {
             | Self::Artifacts
             | Self::Fleet
             | Self::HealthFleet => Access::Key(Scope::Status),
-            Self::PutSecret | Self::Secrets | Self::DeleteSecret | Self::RekeySecrets => {
-                Access::Key(Scope::Admin)
-            }
+            Self::PutSecret
+            | Self::Secrets
+            | Self::DeleteSecret
+            | Self::RekeySecrets
+            | Self::Usage => Access::Key(Scope::Admin),
             Self::Artifact => Access::KeyOrSignature(Scope::Status),
             Self::Health | Self::Live | Self::Ready | Self::OpenApi => Access::Open,
         }

@@ -21,6 +21,9 @@ const TIME_COLUMNS: usize = 8;
 /// Lines shown of one message; the rest is in the output log.
 const MESSAGE_LINES_MAX: usize = 200;
 
+/// Why the gateway refused what a provider would have reached: no rule for hosts allows it, a network does.
+const PROVIDER_TOOL: &str = "provider_tool";
+
 #[derive(Debug)]
 struct OpenCall {
     id: Option<String>,
@@ -81,8 +84,13 @@ impl EventPrinter {
             EventData::PolicyDenied { target, reason, suggestion } => {
                 let (target, reason) = (sanitize::line(target), sanitize::line(reason));
                 let mut text = format!("blocked {target}: {reason}");
+                let id = short_id(event.dispatch_id);
+                if reason == PROVIDER_TOOL {
+                    text.push_str(&format!(
+                        "; to allow it: outpost network {id} --network trusted"
+                    ));
+                }
                 if let Some(rule) = suggestion.as_deref().map(sanitize::line) {
-                    let id = short_id(event.dispatch_id);
                     text.push_str(&format!(
                         "; to allow it: outpost network {id} --allow-host {rule}"
                     ));

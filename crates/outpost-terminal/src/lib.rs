@@ -16,6 +16,7 @@ pub mod sanitize;
 mod surface;
 mod table;
 mod timeline;
+mod usage;
 
 #[cfg(test)]
 mod samples;
@@ -28,3 +29,4 @@ pub use fleet::{fleet, paint_available};
 pub use live::{FRAME_MILLIS, Live};
 pub use surface::Surface;
 pub use table::{Column, Painter, table};
+pub use usage::usage;

@@ -2,10 +2,10 @@
 //! that was recorded. For the tests here and those of the binary, which includes this file.
 
 use outpost_types::{
-    AgentAvailability, AgentView, Attention, BudgetScope, CheckResult, ContextLevel, DispatchId,
-    DispatchStatus, DispatchView, EventData, EventEnvelope, Failure, FailureCode, FleetView,
-    Isolation, LogStreamName, Network, NetworkLevel, PhaseTimings, Priority, Tier, Timestamp,
-    ToolPhase, Usage, WorkspaceMode,
+    AgentAvailability, AgentView, Attention, BudgetScope, CheckResult, ContextLevel, Day,
+    DispatchId, DispatchStatus, DispatchView, EventData, EventEnvelope, Failure, FailureCode,
+    FleetView, Isolation, LogStreamName, Network, NetworkLevel, PhaseTimings, Priority, Tier,
+    Timestamp, ToolPhase, Usage, UsageGroup, UsageLine, UsageReport, UsageSum, WorkspaceMode,
 };
 
 /// When the fake dispatches were made.
@@ -245,6 +245,36 @@ pub(crate) fn fleet() -> FleetView {
             ),
             agent("codex", None),
         ],
+    }
+}
+
+/// Sums of two days, one of them with a call without a price.
+pub(crate) fn usage_report() -> UsageReport {
+    let sum = UsageSum {
+        dispatches: 3,
+        agent_millis: 754_000,
+        input_tokens: 120_000,
+        cached_input_tokens: 900_000,
+        cache_write_tokens: 4_000,
+        output_tokens: 21_500,
+        cost_usd: Some(1.87),
+        calls: 41,
+        ..UsageSum::default()
+    };
+    let line = |day, agent: &str, sum| UsageLine {
+        tenant: None,
+        day: Some(Day::from_number(day)),
+        agent: Some(agent.to_owned()),
+        model_id: None,
+        sum,
+    };
+    let other = UsageSum { cost_usd: None, calls: 2, unpriced_calls: 2, ..sum };
+    UsageReport {
+        from: Day::from_number(20_753),
+        to: Day::from_number(20_782),
+        group_by: vec![UsageGroup::Agent, UsageGroup::Day],
+        rows: vec![line(20_782, "claude\x1b[2J", sum), line(20_781, "mine", other)],
+        total: UsageSum { dispatches: 6, calls: 43, unpriced_calls: 2, ..sum },
     }
 }
 

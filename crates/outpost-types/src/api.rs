@@ -11,7 +11,7 @@ use futures_core::Stream;
 use crate::{
     ApiError, ArtifactView, CancelRequest, Created, DispatchId, DispatchRequest, DispatchView,
     EventEnvelope, FleetView, ListQuery, NetworkRequest, Page, PutSecret, RekeyView, SecretName,
-    SecretScope, SecretView,
+    SecretScope, SecretView, UsageQuery, UsageReport,
 };
 
 /// Events in order, from where the reader asked; ends after the terminal one.
@@ -109,6 +109,9 @@ pub trait Api: Send + Sync {
         name: SecretName,
         scope: SecretScope,
     ) -> Result<SecretView, ApiError>;
+
+    /// What was used, summed up by the gateway's count; for the operator of every tenant, for others their own.
+    async fn usage(&self, query: UsageQuery) -> Result<UsageReport, ApiError>;
 
     /// Makes a new key and encrypts every secret of every tenant with it. Only for the operator.
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError>;

@@ -19,6 +19,7 @@ mod page;
 mod secret;
 mod status;
 mod time;
+mod usage;
 
 pub use agent::{AgentId, BuiltinAgent, Provider, Resources, Tier};
 pub use api::{Api, ByteStream, EventStream, LogQuery, LogStream};
@@ -40,3 +41,6 @@ pub use secret::{
 };
 pub use status::{DispatchStatus, UnknownStatus};
 pub use time::Timestamp;
+pub use usage::{
+    Day, NotADay, UsageGroup, UsageLine, UsageQuery, UsageReport, UsageSum, fits_a_report,
+};

@@ -10,7 +10,7 @@ use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
     DispatchStatus, DispatchView, ErrorCode, EventEnvelope, EventStream, FleetView, ListQuery,
     LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView, SecretKind, SecretName,
-    SecretScope, SecretView,
+    SecretScope, SecretView, UsageQuery, UsageReport,
 };
 
 pub(crate) use crate::samples::*;
@@ -24,6 +24,8 @@ pub(crate) enum Call {
     Cancel(DispatchId, Option<String>),
     /// What a dispatch may reach was changed.
     Network(DispatchId, NetworkRequest),
+    /// What was used was asked for.
+    Usage(UsageQuery),
     /// A secret was set.
     PutSecret(SecretName, PutSecret),
     /// A secret was removed.
@@ -226,6 +228,11 @@ impl Api for FakeApi {
         let view = secret(name.as_str(), SecretKind::Injected);
         self.calls.lock().unwrap().push(Call::DeleteSecret(name, scope));
         Ok(SecretView { scope, ..view })
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<UsageReport, ApiError> {
+        self.calls.lock().unwrap().push(Call::Usage(query));
+        Ok(usage_report())
     }
 
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {

@@ -6,6 +6,7 @@ mod health;
 mod ids;
 mod secrets;
 mod streams;
+mod usage;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub(crate) use secrets::{
     __path_put as __path_put_secret, __path_rekey as __path_rekey_secrets,
 };
 pub(crate) use streams::{__path_diff, __path_events, __path_logs, last_event_id};
+pub(crate) use usage::__path_read as __path_usage;
 
 /// What all requests share.
 pub(crate) struct Shared {
@@ -106,6 +108,7 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::Secrets => on(filter, secrets::list),
         Op::DeleteSecret => on(filter, secrets::delete),
         Op::RekeySecrets => on(filter, secrets::rekey),
+        Op::Usage => on(filter, usage::read),
         Op::Fleet => on(filter, health::fleet),
         Op::HealthFleet => on(filter, health::health_fleet),
         Op::Health => on(filter, health::health),

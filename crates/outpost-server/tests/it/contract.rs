@@ -73,6 +73,7 @@ fn row(operation: &str, id: &str) -> Row {
         "listSecrets" => get("/secrets".into()),
         "deleteSecret" => get("/secrets/A_1".into()),
         "rekeySecrets" => get("/secrets/rekey".into()),
+        "readUsage" => get("/usage".into()),
         "fleet" => get("/fleet".into()),
         "healthFleet" => get("/health/fleet".into()),
         "health" => get("/health".into()),

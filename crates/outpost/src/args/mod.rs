@@ -24,6 +24,7 @@ pub(crate) use operate::{
 };
 pub(crate) use read::{
     ApplyArgs, CancelArgs, DiffArgs, EventsArgs, LogsArgs, LsArgs, NetworkArgs, StatusArgs,
+    UsageArgs,
 };
 pub(crate) use secrets::{SecretSetArgs, SecretsArgs, SecretsCommand};
 
@@ -127,6 +128,8 @@ pub(crate) enum Command {
     Agents(AgentsArgs),
     /// Keys and other secrets of dispatches, encrypted
     Secrets(SecretsArgs),
+    /// What was used: tokens and dollars, summed up
+    Usage(UsageArgs),
     /// What can run on the server, and what runs now
     Fleet,
     /// Check this machine and say what to do

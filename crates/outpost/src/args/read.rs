@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use outpost_types::{Day, UsageGroup};
 
 use super::value;
 
@@ -131,4 +132,28 @@ pub(crate) struct NetworkArgs {
     /// are added to what it may reach already
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(crate) allow_hosts: Vec<String>,
+}
+
+/// Flags of `outpost usage`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  outpost usage                                  by day, the last 30 days
+  outpost usage --by agent,model                 where it goes
+  outpost usage --from 2026-11-01 --by tenant --json
+
+Dispatches count on the day (UTC) they end; what still runs is not in it.")]
+pub(crate) struct UsageArgs {
+    /// First day (UTC), such as 2026-11-01 [default: 29 days before the last]
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<Day>,
+    /// Last day (UTC) [default: today]
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<Day>,
+    /// By what sums are told apart: tenant, day, agent, model, with commas between [default: day]
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = value::group)]
+    pub(crate) by: Vec<UsageGroup>,
+    /// Only of this tenant; all of them are the operator's to see
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
 }

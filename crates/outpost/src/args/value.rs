@@ -1,5 +1,6 @@
 //! Readers of single flag values. Each error says what is expected; clap puts the flag's name before it.
 
+use outpost_types::UsageGroup;
 use outpost_types::limits::{
     DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, LIST_LIMIT_MAX, TIMEOUT_SECONDS_MAX,
     TIMEOUT_SECONDS_MIN,
@@ -73,6 +74,11 @@ pub(crate) fn limit(text: &str) -> Result<u32, String> {
         Ok(value) if (1..=LIST_LIMIT_MAX).contains(&value) => Ok(value),
         _ => Err(format!("expected 1 to {LIST_LIMIT_MAX}")),
     }
+}
+
+/// By what sums are told apart.
+pub(crate) fn group(text: &str) -> Result<UsageGroup, String> {
+    text.parse().map_err(|()| "expected tenant, day, agent or model".to_owned())
 }
 
 /// An http or https address, without a slash at the end.

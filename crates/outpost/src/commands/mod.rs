@@ -19,6 +19,7 @@ pub(crate) mod secrets;
 pub(crate) mod selftest;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod usage;
 
 use crate::args::{AgentsCommand, Command, SecretsCommand};
 use crate::ctx::Ctx;
@@ -50,6 +51,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
             }
             SecretsCommand::Rekey => secrets::rekey(ui, &*ctx.connect().await?.api).await,
         },
+        Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Fleet => fleet::run(ui, &*ctx.connect().await?.api).await,
         Command::Agents(args) => match args.command {
             AgentsCommand::Ls => agents::ls(ctx).await,
