@@ -361,6 +361,26 @@ fn builds_at_once_are_bounded_and_go_to_whom_lacks_most() {
 }
 
 #[test]
+fn beyond_the_minimum_who_lacks_most_of_its_target_is_first() {
+    let config = config(&[("a", 4, 5), ("b", 1, 4)]);
+    let mut bench = Bench::warm(PoolConfig { sandboxes_max: 20, ..config });
+    bench.load(0, GROW_WAITING_COUNT);
+    for name in ["a", "b", "b", "b"] {
+        let (answer, effects) = bench.claim(name);
+        assert!(answer.is_ok());
+        bench.park(&effects);
+    }
+    // Without room for builds one of a's five is used, and two of b's four.
+    bench.load(20, 0);
+    for name in ["a", "b", "b"] {
+        assert!(matches!(bench.claim(name), (Ok(_), effects) if effects.is_empty()));
+    }
+    // Each time there is room for one: b lacks a half, then a quarter, then nothing.
+    let starts: Vec<_> = [13, 12, 11].into_iter().flat_map(|busy| bench.load(busy, 0)).collect();
+    assert_eq!(starts, [start(14, "b"), start(15, "b"), start(16, "a")]);
+}
+
+#[test]
 fn failed_builds_wait_twice_as_long_each_time() {
     let mut bench = Bench::warm(config(&[("a", 1, 1), ("b", 1, 1)]));
     drop(bench.claim("a"));
