@@ -254,8 +254,8 @@ impl AgentPool {
         if self.backoff_until.is_some_and(|until| until > now) {
             return;
         }
-        let doublings = self.failures.min(u64::BITS - 1);
-        let millis = BACKOFF_MILLIS_FIRST.saturating_mul(1 << doublings).min(BACKOFF_MILLIS_MAX);
+        let times = 2_u64.saturating_pow(self.failures);
+        let millis = BACKOFF_MILLIS_FIRST.saturating_mul(times).min(BACKOFF_MILLIS_MAX);
         self.failures = self.failures.saturating_add(1);
         self.backoff_until = Some(now.plus_millis(millis));
     }

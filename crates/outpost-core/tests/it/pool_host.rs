@@ -184,6 +184,14 @@ fn no_more_are_replaced_at_once_than_can_be_built() {
     assert!(bench.pool.wake_at().unwrap() > due);
     let effects = bench.tell(&Event::Started { worker: worker(4) });
     assert_eq!((stops(&effects), counts(&bench.figures("c"))), (1, [1, 0, 0, 1]));
+    // What is wanted anyway comes first, and no more than it is kept back for it.
+    let mut bench =
+        Bench::warm(PoolConfig { builds_max: 2, ..config(&[("a", 1, 1), ("b", 2, 2)]) });
+    bench.now = bench.now.plus_millis(AGE_SECONDS_DEFAULT * 1_000);
+    let (answer, effects) = bench.claim("b");
+    assert!(answer.is_ok());
+    assert_eq!((stops(&effects), counts(&bench.figures("a"))), (1, [1, 0, 0, 1]));
+    assert_eq!(counts(&bench.figures("b")), [1, 1, 1, 0]);
 }
 
 #[test]
