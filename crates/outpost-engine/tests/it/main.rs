@@ -5,6 +5,7 @@
 mod faults;
 mod network;
 mod puppet;
+mod usage;
 mod vault;
 mod waiting;
 mod world;
