@@ -13,6 +13,7 @@ mod gateway;
 mod ids;
 mod lines;
 mod requests;
+mod sandbox;
 mod terminal;
 mod text;
 mod workspace;
@@ -25,6 +26,7 @@ pub use gateway::{host_rule, tls_hello, usage_reader};
 pub use ids::ids;
 pub use lines::{line_cutter, output_index, output_replay};
 pub use requests::{artifact_names, dispatch_body, request_form, request_headers};
+pub use sandbox::init_messages;
 pub use terminal::terminal;
 pub use workspace::{collect_status, git_refs, git_words, repo_source, tree_listing};
 
@@ -32,7 +34,7 @@ pub use workspace::{collect_status, git_refs, git_words, repo_source, tree_listi
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets by name. The file in `fuzz_targets/` and the folder in `corpus/` have the same name.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 25] = [
     ("agent_aider", agent_aider),
     ("agent_claude", agent_claude),
     ("agent_codex", agent_codex),
@@ -46,6 +48,7 @@ pub const TARGETS: [Target; 24] = [
     ("git_words", git_words),
     ("host_rule", host_rule),
     ("ids", ids),
+    ("init_messages", init_messages),
     ("line_cutter", line_cutter),
     ("output_index", output_index),
     ("output_replay", output_replay),

@@ -17,6 +17,8 @@ pub mod attack;
 mod client;
 pub mod conformance;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod init;
 mod launcher;

@@ -263,6 +263,11 @@ impl Frame {
         Ok(Self { bytes, fds })
     }
 
+    /// What is on the socket.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Sends without waiting; `WouldBlock` if the peer's queue is full.
     pub(crate) fn send(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
@@ -323,15 +328,24 @@ pub(crate) fn receive<T: DeserializeOwned>(
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(invalid("a message was longer than its bound"));
     }
-    let body = &bytes[1..got.bytes];
-    let value = match bytes[0] {
-        INLINE => serde_json::from_slice(body),
-        IN_FILE if peer == Peer::Trusted && !fds.is_empty() => {
+    let value = decode(&bytes[..got.bytes], &mut fds, peer)?;
+    Ok(Some((value, fds)))
+}
+
+/// Reads what was received. A memory file is taken from the descriptors.
+pub(crate) fn decode<T: DeserializeOwned>(
+    message: &[u8],
+    fds: &mut Vec<OwnedFd>,
+    peer: Peer,
+) -> io::Result<T> {
+    let value = match message.split_first() {
+        Some((&INLINE, body)) => serde_json::from_slice(body),
+        Some((&IN_FILE, _)) if peer == Peer::Trusted && !fds.is_empty() => {
             serde_json::from_slice(&read_memory_file(&fds.remove(0))?)
         }
         _ => return Err(invalid("unknown kind of message")),
     };
-    Ok(Some((value.map_err(|error| invalid(&error.to_string()))?, fds)))
+    value.map_err(|error| invalid(&error.to_string()))
 }
 
 fn invalid(problem: &str) -> io::Error {

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use outpost_sandbox::{
-    ExitReport, IsolationLevel, Sandbox as _, SandboxError, SandboxPolicy, SandboxSpec,
+    ExitReport, IsolationLevel, ParkedSandbox, Sandbox as _, SandboxError, SandboxPolicy,
+    SandboxSpec,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
@@ -169,8 +170,19 @@ async fn inside(
     spec: SandboxSpec,
     limited: bool,
 ) -> Result<Attempt, SelftestError> {
-    let bait = stage.bait(place, probe, limited)?;
     let parked = stage.sandbox.create(spec).await?;
+    probe_in(stage, probe, place, parked, limited).await
+}
+
+/// Runs one probe in a sandbox that is parked.
+pub(crate) async fn probe_in(
+    stage: &Stage,
+    probe: &Probe,
+    place: &Place,
+    parked: Box<dyn ParkedSandbox>,
+    limited: bool,
+) -> Result<Attempt, SelftestError> {
+    let bait = stage.bait(place, probe, limited)?;
     let mut running = parked.start(stage.payload(probe, &bait)?).await?;
     let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
     let ended = tokio::time::timeout(Duration::from_secs(PROBE_SECONDS_MAX), running.wait()).await;

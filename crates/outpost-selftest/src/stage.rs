@@ -185,6 +185,11 @@ impl Stage {
         spec
     }
 
+    /// True for what every sandbox is made with, whoever it is for.
+    pub(crate) fn is_program(&self, host: &Path) -> bool {
+        host == self.program || host == self.setuid_program()
+    }
+
     /// The probe as a payload.
     pub(crate) fn payload(&self, probe: &Probe, bait: &Bait) -> Result<Payload, SelftestError> {
         let text = serde_json::to_vec(bait).map_err(io::Error::other)?;

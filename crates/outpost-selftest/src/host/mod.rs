@@ -3,6 +3,7 @@
 //! Where the host is attacked by what a sandbox made, the attack must succeed against a host that trusts it; that is
 //! the proof. Bounded: tries, sandboxes, sizes read.
 
+mod layers;
 mod leftovers;
 mod output;
 mod races;
@@ -54,6 +55,27 @@ pub(crate) const PROBES: &[HostProbe] = &[
         attack: "find the gateway's own listener shut",
         proof: "without a listener",
         run: |stage, mode| Box::pin(gateway(stage, mode)),
+    },
+    HostProbe {
+        group: Group::Mounts,
+        name: "mount.lower",
+        attack: "change a layer below an overlay, or take the overlay away",
+        proof: "with the layer itself bound",
+        run: |stage, mode| Box::pin(layers::lower(stage, mode)),
+    },
+    HostProbe {
+        group: Group::Mounts,
+        name: "mount.late",
+        attack: "mount, write and become more in a sandbox that got its workspace by a claim",
+        proof: "with binds that are writable",
+        run: |stage, mode| Box::pin(layers::late(stage, mode)),
+    },
+    HostProbe {
+        group: Group::Races,
+        name: "race.layer",
+        attack: "have a link taken for a layer of an overlay",
+        proof: "with a launcher that follows links",
+        run: |stage, mode| Box::pin(layers::linked(stage, mode)),
     },
     HostProbe {
         group: Group::Races,

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use outpost_sandbox::{Payload, SandboxSpec};
 use outpost_workspace::{
     CACHE_BYTES_MAX_DEFAULT, Layers, PersistentConfig, PrepareRequest, Prepared,
-    REPO_BYTES_MAX_DEFAULT, WORKSPACE_BYTES_MAX_DEFAULT, WORKSPACE_IDLE_SECONDS_DEFAULT, Workspaces,
-    WorkspacesConfig, apply_patch_to,
+    REPO_BYTES_MAX_DEFAULT, WORKSPACE_BYTES_MAX_DEFAULT, WORKSPACE_IDLE_SECONDS_DEFAULT,
+    Workspaces, WorkspacesConfig, apply_patch_to,
 };
 
 use super::Mode;
