@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, Entry, Kind, digest, disk_bytes};
+use crate::cache::{Cache, Entry, Kind, digest};
 use crate::inspect::{self, Tree, open_regular};
 use crate::start::Base;
 use crate::{Inner, Note, PrepareError, index, prepare};
@@ -202,7 +202,8 @@ pub(crate) async fn make(
     }
     let scratch = cache.scratch(&key);
     let tree_dir = scratch.path().join(TREE);
-    std::fs::create_dir_all(&tree_dir).map_err(io)?;
+    // The overlay is mounted with the rights of the agent's user.
+    prepare::make_dir(scratch.path()).and_then(|()| prepare::make_dir(&tree_dir)).map_err(io)?;
     prepare::write_git_dir(&tree_dir, base).map_err(io)?;
     let (tree, ()) = tokio::try_join!(
         inspect::tree(inner, base, want.shown),
@@ -241,41 +242,50 @@ async fn settle(
     let work = move || {
         let notes = inspect::notes(&tree, &dir);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let seconds = now.as_secs().saturating_sub(BEFORE_SECONDS);
         let path = dir.join(".git/index");
-        let mut bytes = std::fs::read(&path)?;
-        if let Ok(short) = u32::try_from(seconds)
-            && index::set_times(&mut bytes, short, id_bytes)
-        {
-            set_times(&dir, i64::from(short))?;
-            std::fs::write(&path, bytes)?;
-        }
-        if let Some((uid, gid)) = owner {
-            prepare::give(&dir, uid, gid)?;
-        }
-        let bytes = disk_bytes(&dir);
+        let mut index = std::fs::read(&path)?;
+        let seconds = u32::try_from(now.as_secs().saturating_sub(BEFORE_SECONDS)).ok();
+        let seconds = seconds.filter(|seconds| index::set_times(&mut index, *seconds, id_bytes));
+        std::fs::write(&path, index)?;
+        let bytes = settle_files(&dir, owner, seconds)?;
         Ok((tree, notes, bytes))
     };
     let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
     done.and_then(|result| result).map_err(io)
 }
 
-/// Gives all tracked files one time. `dir` is a checkout that nobody else has.
-fn set_times(dir: &Path, seconds: i64) -> io::Result<()> {
-    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
+/// Gives all files their owner, and the tracked ones one time; their bytes. `dir` is a checkout that nobody else has.
+fn settle_files(dir: &Path, owner: Option<(u32, u32)>, seconds: Option<u32>) -> io::Result<u64> {
+    let own = |path: &Path| match owner {
+        Some((uid, gid)) => std::os::unix::fs::lchown(path, Some(uid), Some(gid)),
+        None => Ok(()),
+    };
+    let times = seconds.map(|seconds| {
+        let time = Timespec { tv_sec: i64::from(seconds), tv_nsec: 0 };
+        Timestamps { last_access: time, last_modification: time }
+    });
+    let git_dir = dir.join(".git");
+    let mut bytes = 0;
     let mut pending = vec![dir.to_owned()];
     while let Some(path) = pending.pop() {
+        own(&path)?;
         for entry in std::fs::read_dir(&path)? {
-            let entry = entry?;
-            if !entry.file_type()?.is_dir() {
-                utimensat(CWD, entry.path(), &times, AtFlags::SYMLINK_NOFOLLOW)?;
-            } else if path != dir || entry.file_name() != ".git" {
-                pending.push(entry.path());
+            let (path, meta) = {
+                let entry = entry?;
+                (entry.path(), entry.metadata()?)
+            };
+            bytes += meta.len();
+            if meta.is_dir() {
+                pending.push(path);
+                continue;
+            }
+            own(&path)?;
+            if let Some(times) = times.as_ref().filter(|_| !path.starts_with(&git_dir)) {
+                utimensat(CWD, &path, times, AtFlags::SYMLINK_NOFOLLOW)?;
             }
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Lets git write the index anew, with its checksum.

@@ -3,6 +3,7 @@
 //! Bounded: names of layers for checks. Deliberately absent: a look into what a run has written.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -35,12 +36,14 @@ pub struct RepoOverlay {
 }
 
 impl RepoOverlay {
-    /// Makes `upper` and `work` in `dir` above the given layers.
+    /// Makes `upper` and `work` in `dir` above the given layers. The directory becomes one that the agent's user may
+    /// search, because the overlay is mounted with that user's rights; what it lies in keeps others out.
     pub(crate) fn make(
         dir: &Path,
         lower: Vec<PathBuf>,
         owner: Option<(u32, u32)>,
     ) -> io::Result<Self> {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
         let (upper, work) = (dir.join("upper"), dir.join("work"));
         for path in [&upper, &work] {
             make_dir(path)?;

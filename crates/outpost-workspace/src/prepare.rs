@@ -154,7 +154,9 @@ impl<'a> Job<'a> {
         let placed = self.checkout().await?;
         let io = |source| PrepareError::Io { what: "making the layer of the run", source };
         let lower = vec![placed.checkout.tree.clone()];
-        let overlay = RepoOverlay::make(&self.request.dir, lower, self.owner).map_err(io)?;
+        let dir = self.request.dir.join("layers");
+        make_dir(&dir).map_err(io)?;
+        let overlay = RepoOverlay::make(&dir, lower, self.owner).map_err(io)?;
         Ok(placed.with(overlay))
     }
 
@@ -197,8 +199,7 @@ impl<'a> Job<'a> {
         };
         match made {
             Err(error) if error.tells_of_damage() => {
-                let mirror = point.mirror(self.inner, &self.request.tenant, &self.shown);
-                start::discard(self.inner, &mirror, &self.shown).await?;
+                self.discard_mirror(&point).await?;
                 let base = self.bring(point.clone()).await?;
                 self.make(base, &point, true).await
             }
@@ -253,7 +254,30 @@ impl<'a> Job<'a> {
         if reflink::works(&self.inner.cache.dir, &self.request.dir) {
             return self.cloned().await;
         }
-        let base = self.bring(self.point().await?).await?;
+        let point = self.point().await?;
+        match self.written(point.clone()).await {
+            Err(error) if error.tells_of_damage() => {
+                self.discard_mirror(&point).await?;
+                let anew = || {
+                    crate::remove::remove_tree(&self.repo_dir)?;
+                    make_dir(&self.repo_dir)
+                };
+                anew().map_err(|source| PrepareError::Io { what: "starting anew", source })?;
+                let mut made = self.written(point).await?;
+                made.notes.push(start::repaired());
+                Ok(made)
+            }
+            made => made,
+        }
+    }
+
+    async fn discard_mirror(&self, point: &Point) -> Result<(), PrepareError> {
+        let mirror = point.mirror(self.inner, &self.request.tenant, &self.shown);
+        start::discard(self.inner, &mirror, &self.shown).await
+    }
+
+    async fn written(&self, point: Point) -> Result<Made, PrepareError> {
+        let base = self.bring(point).await?;
         let fetch_millis = millis(self.start);
         write_git_dir(&self.repo_dir, &base)
             .map_err(|source| PrepareError::Io { what: "making the workspace", source })?;
@@ -307,7 +331,9 @@ impl Placed {
     fn made(self) -> Made {
         let Self { base, checkout, damaged, fetch_millis } = self;
         let mut notes = base.notes.clone();
-        notes.extend(damaged.then(start::repaired));
+        if damaged && notes.iter().all(|note| note.code != start::REPAIRED) {
+            notes.push(start::repaired());
+        }
         notes.extend(checkout.facts.notes.iter().cloned());
         let (files, sizes) = (checkout.facts.files.clone(), checkout.facts.sizes.clone());
         Made { base, files, sizes, notes, overlay: None, fetch_millis, persistent: None }

@@ -63,3 +63,34 @@ fn clone_file(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
     }
     target.set_permissions(std::fs::Permissions::from_mode(mode))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use super::{clone_tree, works};
+
+    /// Files without content need no blocks, so this holds on every file system.
+    #[test]
+    fn modes_times_and_links_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::create_dir_all(from.join("a/b")).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        let shared = works(&from, &to);
+        std::fs::write(from.join("a/b/run"), if shared { "content" } else { "" }).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(from.join("a/b/run"), mode).unwrap();
+        symlink("/etc/passwd", from.join("link")).unwrap();
+        clone_tree(&from, &to, None).unwrap();
+        for name in ["a/b/run", "link"] {
+            let meta = |dir: &std::path::Path| {
+                let meta = std::fs::symlink_metadata(dir.join(name)).unwrap();
+                (meta.mode(), meta.mtime(), meta.mtime_nsec(), meta.len())
+            };
+            assert_eq!(meta(&to), meta(&from), "{name}");
+        }
+        assert_eq!(std::fs::read_link(to.join("link")).unwrap().to_str(), Some("/etc/passwd"));
+        assert_eq!(std::fs::read_dir(&from).unwrap().count(), 2);
+    }
+}

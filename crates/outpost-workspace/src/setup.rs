@@ -399,7 +399,8 @@ fn keys(
     let mirror = Cache::key_of_mirror(&prepared.mirror);
     let owner = prepared.owner.map(|(uid, gid)| format!("{uid}:{gid}")).unwrap_or_default();
     let network = format!("{network:?}");
-    let mut parts: Vec<Vec<u8>> = ["setup 1", &mirror, &owner, userland, &network]
+    let count = spec.commands.len().to_string();
+    let mut parts: Vec<Vec<u8>> = ["setup 1", &mirror, &owner, userland, &network, &count]
         .map(|part| part.as_bytes().to_vec())
         .to_vec();
     parts.extend(spec.commands.iter().map(|command| command.as_bytes().to_vec()));
@@ -444,8 +445,11 @@ fn layered_locked(
         if !dir.is_dir() {
             continue;
         }
-        // The own one has a lock of its own for those who make room.
-        let _own = if key == &keys.own { inner.cache.try_lock(key) } else { None };
+        // The own one has a lock of its own: whoever has it is making room, and takes it away.
+        let own = (key == &keys.own).then(|| inner.cache.try_lock(key));
+        if matches!(own, Some(None)) {
+            continue;
+        }
         inner.cache.leases.hold(key, &prepared.attempt_dir)?;
         match Facts::read(&dir, key, &inner.cache.boot) {
             Some(Facts { adds: None, .. }) => {}

@@ -17,6 +17,9 @@ const EMPTY_DATE: &str = "1700000000 +0000";
 /// Key of the mirror that has nothing but that commit. It has nothing of anybody, so all tenants share it.
 const EMPTY_KEY: &str = "empty";
 
+/// Code of the note of [`repaired`].
+pub(crate) const REPAIRED: &str = "cache_repaired";
+
 /// Where work is to start, before anything is fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct Point {
@@ -158,6 +161,11 @@ pub(crate) async fn bring(
     let key = Cache::key(tenant, &remote.shown);
     let _lock = inner.cache.lock(&key, &remote.shown).await?;
     let mirror = inner.cache.mirror(&key);
+    if mirror.is_dir() && !mirror.join("HEAD").is_file() {
+        let entry = Entry { kind: Kind::Mirror, key: key.clone() };
+        inner.cache.set_aside(&entry).map_err(io)?;
+        point.notes.push(repaired());
+    }
     let wanted = Wanted { commit: point.commit, branch: point.branch.clone() };
     point.commit = remote.fill(&mirror, &key, &wanted, asked).await?;
     inner.cache.leases.hold(&key, holder).map_err(io)?;
@@ -170,6 +178,9 @@ pub(crate) async fn bring(
 pub(crate) async fn discard(inner: &Inner, mirror: &Path, shown: &str) -> Result<(), PrepareError> {
     let key = Cache::key_of_mirror(mirror);
     let _lock = inner.cache.lock(&key, shown).await?;
+    if !mirror.is_dir() {
+        return Ok(());
+    }
     let entry = Entry { kind: Kind::Mirror, key };
     inner
         .cache
@@ -181,7 +192,7 @@ pub(crate) async fn discard(inner: &Inner, mirror: &Path, shown: &str) -> Result
 pub(crate) fn repaired() -> Note {
     let message = "A damaged part of the server's repository cache was made anew, which took longer. If it happens again, \
                    check the disk of the data directory.";
-    note("cache_repaired", message.to_owned())
+    note(REPAIRED, message.to_owned())
 }
 
 /// The start where there is no repository: a commit without files.

@@ -114,11 +114,12 @@ async fn what_is_damaged_is_made_anew_and_told() {
     let source = world.source();
     let first = world.layered("a0", Some(&source)).await;
     let (tree, entry) = (lower(&first).to_owned(), lower(&first).parent().unwrap().to_owned());
-    let damages: [&dyn Fn(); 4] = [
+    let damages: [&dyn Fn(); 5] = [
         &|| std::fs::remove_file(tree.join(".git/index")).unwrap(),
         &|| std::fs::write(entry.join("facts.json"), "{\"version\":1").unwrap(),
         &|| std::fs::remove_file(entry.join("facts.json")).unwrap(),
         &|| std::fs::remove_dir_all(&first.mirror).unwrap(),
+        &|| std::fs::remove_file(first.mirror.join("HEAD")).unwrap(),
     ];
     for (index, damage) in damages.into_iter().enumerate() {
         damage();
@@ -131,7 +132,19 @@ async fn what_is_damaged_is_made_anew_and_told() {
     write(&source, "more", "x\n");
     commit(&source, "more");
     let second = world.prepare("d0", Some(&source)).await.unwrap();
-    for pack in std::fs::read_dir(second.mirror.join("objects/pack")).unwrap().flatten() {
+    spoil(&second.mirror);
+    let third = world.layered("d1", Some(&source)).await;
+    assert_eq!(codes(&third.notes), ["cache_repaired"]);
+    assert_eq!(world.agent(&third, "cat more; git fsck --no-dangling 2>&1"), "x");
+    spoil(&third.mirror);
+    let copy = world.prepare("d2", Some(&source)).await.unwrap();
+    assert_eq!(codes(&copy.notes), ["cache_repaired"]);
+    assert_eq!(git(&copy.repo_dir, &["status", "--porcelain"]), "");
+}
+
+/// Makes the packs of a mirror unreadable.
+fn spoil(mirror: &Path) {
+    for pack in std::fs::read_dir(mirror.join("objects/pack")).unwrap().flatten() {
         if pack.path().extension().is_some_and(|end| end == "pack") {
             let mut bytes = std::fs::read(pack.path()).unwrap();
             let (from, to) = (12, bytes.len() - 20);
@@ -140,9 +153,6 @@ async fn what_is_damaged_is_made_anew_and_told() {
             std::fs::write(pack.path(), bytes).unwrap();
         }
     }
-    let third = world.layered("d1", Some(&source)).await;
-    assert_eq!(codes(&third.notes), ["cache_repaired"]);
-    assert_eq!(world.agent(&third, "cat more; git fsck --no-dangling 2>&1"), "x");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use outpost_workspace::Prepared;
+use outpost_workspace::{Layers, PersistentRequest, PrepareRequest, Prepared};
 
 use crate::world::{World, codes, commit, git, write};
 
@@ -151,6 +151,37 @@ async fn without_a_repository_layers_work_too() {
     let other = world.layered("a2", Some(&empty)).await;
     assert_eq!(codes(&other.notes), ["empty_repository"]);
     assert_eq!(other.overlay.unwrap().lower, prepared.overlay.unwrap().lower);
+}
+
+#[tokio::test]
+async fn a_user_who_may_enter_nothing_around_them_works_in_the_layers() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root gives files to another user");
+        return;
+    }
+    let world = World::new();
+    let source = world.source();
+    let owner = (12345, 12346);
+    let mut request = world.request("a1", Some(&source));
+    (request.layers, request.owner) = (Layers::Overlay, Some(owner));
+    request.persistent = Some(PersistentRequest { user: "ann".to_owned() });
+    for (name, persistent) in [("a1", request.persistent.clone()), ("a2", None)] {
+        let dir = world.path(name);
+        let inside = dir.join("workspace");
+        let request = PrepareRequest { dir, inside, persistent, ..request.clone() };
+        let prepared = world.workspaces.prepare(request).await.unwrap();
+        let script = "git status --porcelain >/dev/null 2>&1; echo x >> README.md; rm -r src; mkdir src; echo x > src/new; cat README.md";
+        let overlay = prepared.overlay.as_ref().unwrap();
+        assert_eq!(world.as_owner(overlay, owner, script), "hello\nx", "{name}");
+        let check = prepared.check_layers("check-0").unwrap();
+        let seen = world.as_owner(&check, owner, "ls src; rm -r src; echo y > README.md; ls");
+        assert_eq!(seen, "new\nREADME.md", "{name}");
+        assert_eq!(world.as_owner(overlay, owner, "cat README.md src/new"), "hello\nx\nx");
+        let meta = std::fs::metadata(overlay.upper.join("README.md")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&meta), owner.0);
+        world.workspaces.release_persistent(&prepared).await.unwrap();
+        world.workspaces.remove(&prepared.attempt_dir).await.unwrap();
+    }
 }
 
 /// Names, sizes and owners below a directory, without the notes of use and leases.

@@ -140,6 +140,36 @@ impl World {
         self.in_layers(prepared, prepared.overlay.as_ref(), script)
     }
 
+    /// Runs a script in the overlay as another user of the host, who mounts it; for root only. What lies around the layers'
+    /// own directories is opened up, as the launcher hands them over by descriptor.
+    pub(crate) fn as_owner(
+        &self,
+        overlay: &RepoOverlay,
+        owner: (u32, u32),
+        script: &str,
+    ) -> String {
+        let lower: Vec<String> =
+            overlay.lower.iter().map(|layer| layer.display().to_string()).collect();
+        for layer in overlay.lower.iter().chain([&overlay.upper]) {
+            let around = layer.parent().unwrap().ancestors().skip(1);
+            for dir in around.take_while(|dir| dir.starts_with(self.dir.path())) {
+                std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).unwrap();
+            }
+        }
+        let (upper, work) = (overlay.upper.display(), overlay.work.as_ref().unwrap().display());
+        let options =
+            format!("userxattr,lowerdir={},upperdir={upper},workdir={work}", lower.join(":"));
+        let inside = format!("mount -t overlay overlay -o {options} /mnt; cd /mnt; {script}");
+        let (uid, gid) = (format!("--reuid={}", owner.0), format!("--regid={}", owner.1));
+        let mut command = Command::new("setpriv");
+        command.args([&uid, &gid, "--clear-groups", "unshare", "--user", "--map-root-user"]);
+        command.args(["--mount", "sh", "-ec", &inside]).envs(GIT_ENV).env("HOME", "/");
+        let output = command.current_dir("/").output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {words}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// Runs setup commands as a sandbox would; whether they succeeded.
     pub(crate) fn run_setup(&self, prepared: &Prepared, job: &SetupJob) -> bool {
         let script = ["sh", "-ec", "cd \"$1\"; shift; exec \"$@\"", "sh", &job.cwd];
