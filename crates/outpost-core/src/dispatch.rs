@@ -101,6 +101,8 @@ pub enum QueueReason {
     HostLimit,
     /// Provisioning failed and is tried again in a moment.
     Retry,
+    /// Another dispatch is in its persistent workspace, or before it in the line for it.
+    Workspace,
 }
 
 impl QueueReason {
@@ -112,6 +114,7 @@ impl QueueReason {
             Self::TenantLimit => "all slots of this tenant are taken",
             Self::HostLimit => "all slots of this host are taken",
             Self::Retry => "the worker could not be made; trying again in a moment",
+            Self::Workspace => "another dispatch of this user works in the same workspace",
         }
     }
 }

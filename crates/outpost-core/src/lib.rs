@@ -9,6 +9,7 @@ mod budget;
 mod dispatch;
 mod effect;
 mod event;
+mod line;
 mod placement;
 pub mod pool;
 mod spec;
@@ -23,5 +24,8 @@ pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
 pub use effect::{Effect, Transition, effects};
 pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
 pub use placement::{Limits, Queue, Slots};
-pub use spec::{AgentDefaults, DispatchSpec, Parent, changed_network, secret_names};
+pub use spec::{
+    AgentDefaults, DispatchSpec, Parent, WORKSPACE_USER_DEFAULT, WorkspaceName, changed_network,
+    secret_names,
+};
 pub use transition::{Rejection, provision_backoff_millis, step};

@@ -2,7 +2,8 @@
 //!
 //! Fair between tenants: the one that uses the fewest slots is served first, so a flood of one
 //! tenant never delays another's by more than the slots that are taken. Within a tenant: higher
-//! priority first, then first come, first served.
+//! priority first, then first come, first served. In a persistent workspace one works at a time; those
+//! who wait for it stand in a line of their own.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use outpost_types::{AgentId, DispatchId, Priority, TenantId, Timestamp};
 
 use crate::dispatch::{Dispatch, QueueReason, State};
+use crate::line::{self, Line, Lines};
 
 /// Most live attempts at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,8 +92,23 @@ fn lower<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K) {
     }
 }
 
-/// Order within a tenant and agent.
-type Rank = (Reverse<Priority>, DispatchId);
+/// Order within a tenant and agent, and in the line of a workspace.
+pub(crate) type Rank = (Reverse<Priority>, DispatchId);
+
+/// What somebody who waits wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wish {
+    key: (TenantId, AgentId),
+    rank: Rank,
+    workspace: Option<line::Key>,
+}
+
+impl Wish {
+    fn of(dispatch: &Dispatch) -> Self {
+        let workspace = line::key(dispatch);
+        Self { key: key(dispatch), rank: rank(dispatch), workspace }
+    }
+}
 
 /// Everybody who waits, every slot in use, and whatever time alone will change, kept in step with the
 /// records by [`Queue::observe`]. It holds nothing that cannot be counted again from them.
@@ -100,7 +117,8 @@ pub struct Queue {
     slots: Slots,
     ready: BTreeMap<(TenantId, AgentId), BTreeSet<Rank>>,
     backing_off: BTreeSet<(Timestamp, DispatchId)>,
-    held_back: BTreeMap<DispatchId, ((TenantId, AgentId), Rank)>,
+    held_back: BTreeMap<DispatchId, Wish>,
+    lines: Lines,
     alarms: BTreeSet<(Timestamp, DispatchId)>,
     waiting: usize,
 }
@@ -113,6 +131,7 @@ impl Queue {
         }
         if after.holds_slot() {
             self.slots.take(&after.spec.agent, &after.tenant);
+            self.change_line(line::key(after), |line| line.inside += 1);
         }
         if let Some((at, _)) = after.alarm() {
             self.alarms.insert((at, after.id));
@@ -122,15 +141,16 @@ impl Queue {
         match not_before {
             Some(at) => {
                 self.backing_off.insert((at, after.id));
-                self.held_back.insert(after.id, (key(after), rank(after)));
+                self.held_back.insert(after.id, Wish::of(after));
             }
-            None => drop(self.ready.entry(key(after)).or_default().insert(rank(after))),
+            None => self.enter(Wish::of(after)),
         }
     }
 
     fn forget(&mut self, before: &Dispatch) {
         if before.holds_slot() {
             self.slots.free(&before.spec.agent, &before.tenant);
+            self.change_line(line::key(before), |line| line.inside -= 1);
         }
         let known = before.alarm().is_some_and(|(at, _)| self.alarms.remove(&(at, before.id)));
         let Some(not_before) = waits(before) else { return };
@@ -139,12 +159,44 @@ impl Queue {
             self.backing_off.remove(&(at, before.id));
             self.held_back.remove(&before.id);
         }
-        let (key, rank) = (key(before), rank(before));
-        if let Some(ranks) = self.ready.get_mut(&key) {
-            ranks.remove(&rank);
+        let Wish { key, rank, workspace } = Wish::of(before);
+        match workspace {
+            Some(_) => self.change_line(workspace, |line| drop(line.waiting.remove(&rank))),
+            None => self.not_ready(&key, &rank),
+        }
+    }
+
+    fn enter(&mut self, wish: Wish) {
+        let Wish { key, rank, workspace } = wish;
+        match workspace {
+            Some(_) => self.change_line(workspace, |line| {
+                line.waiting.insert(rank, key.1);
+            }),
+            None => drop(self.ready.entry(key).or_default().insert(rank)),
+        }
+    }
+
+    fn not_ready(&mut self, key: &(TenantId, AgentId), rank: &Rank) {
+        if let Some(ranks) = self.ready.get_mut(key) {
+            ranks.remove(rank);
             if ranks.is_empty() {
-                self.ready.remove(&key);
+                self.ready.remove(key);
             }
+        }
+    }
+
+    /// Changes the line of a workspace; its head, and nobody else of it, is ready.
+    fn change_line(&mut self, key: Option<line::Key>, edit: impl FnOnce(&mut Line)) {
+        let Some(key) = key else { return };
+        let (before, after) = self.lines.change(&key, edit);
+        if before == after {
+            return;
+        }
+        if let Some((agent, rank)) = before {
+            self.not_ready(&(key.0.clone(), agent), &rank);
+        }
+        if let Some((agent, rank)) = after {
+            self.ready.entry((key.0, agent)).or_default().insert(rank);
         }
     }
 
@@ -165,8 +217,8 @@ impl Queue {
     pub fn next(&mut self, limits: &Limits, now: Timestamp) -> Option<DispatchId> {
         while let Some((at, id)) = self.backing_off.first().copied().filter(|(at, _)| *at <= now) {
             self.backing_off.remove(&(at, id));
-            if let Some((key, rank)) = self.held_back.remove(&id) {
-                self.ready.entry(key).or_default().insert(rank);
+            if let Some(wish) = self.held_back.remove(&id) {
+                self.enter(wish);
             }
         }
         let may_go = |(tenant, agent): &(TenantId, AgentId)| {
@@ -199,16 +251,22 @@ impl Queue {
     pub fn reason(&self, dispatch: &Dispatch, limits: &Limits) -> Option<QueueReason> {
         match waits(dispatch)? {
             Some(_) if self.held_back.contains_key(&dispatch.id) => Some(QueueReason::Retry),
+            _ if self.lines.holds_up(dispatch) => Some(QueueReason::Workspace),
             _ => self.slots.refusal(&dispatch.spec.agent, &dispatch.tenant, limits),
         }
     }
 
-    /// How many of the same tenant and agent are before it. Others' are nobody's business.
+    /// How many of the same tenant and agent are before it, or in the line of its workspace. Others' are
+    /// nobody's business.
     #[must_use]
     pub fn position(&self, dispatch: &Dispatch) -> Option<u32> {
-        let ranks = self.ready.get(&key(dispatch))?;
-        let before = ranks.range(..rank(dispatch)).count();
-        ranks.contains(&rank(dispatch)).then(|| u32::try_from(before).unwrap_or(u32::MAX))
+        let rank = rank(dispatch);
+        let ranks = self.ready.get(&key(dispatch)).filter(|ranks| ranks.contains(&rank));
+        let before = match ranks {
+            Some(ranks) => ranks.range(..rank).count(),
+            None => self.lines.position(dispatch)?,
+        };
+        Some(u32::try_from(before).unwrap_or(u32::MAX))
     }
 }
 
@@ -225,6 +283,6 @@ fn key(dispatch: &Dispatch) -> (TenantId, AgentId) {
     (dispatch.tenant.clone(), dispatch.spec.agent.clone())
 }
 
-const fn rank(dispatch: &Dispatch) -> Rank {
+pub(crate) const fn rank(dispatch: &Dispatch) -> Rank {
     (Reverse(dispatch.spec.priority), dispatch.id)
 }

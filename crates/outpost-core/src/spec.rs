@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use outpost_types::{
-    AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, ErrorCode, Network, NetworkLevel,
+    AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, Network, NetworkLevel,
     NetworkRequest, NotASecretName, Priority, SecretName, Tier, WorkspaceMode,
     limits::{
         ALLOW_HOST_BYTES_MAX, ALLOW_HOSTS_COUNT_MAX, BRANCH_BYTES_MAX, BUDGET_USD_MAX,
@@ -16,6 +16,9 @@ use outpost_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Nanodollars;
+
+/// The user of a persistent workspace when the request names none: all keys of the tenant share it.
+pub const WORKSPACE_USER_DEFAULT: &str = "default";
 
 /// A checked request with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ pub struct DispatchSpec {
     pub context_level: ContextLevel,
     /// Whether the workspace outlives the dispatch.
     pub workspace_mode: WorkspaceMode,
+    /// Which of the tenant's persistent workspaces it works in; none for an ephemeral one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceName>,
     /// Longest running time, seconds.
     pub timeout_seconds: u64,
     /// Who goes first among the dispatches of the same tenant.
@@ -68,6 +74,17 @@ pub struct DispatchSpec {
     pub parent: Option<Parent>,
 }
 
+/// A persistent workspace within its tenant. One dispatch at a time works in it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkspaceName {
+    /// Whose it is: the dispatch's `userId`, or [`WORKSPACE_USER_DEFAULT`]. Not the key's, since keys are
+    /// replaced and the work is to stay.
+    pub user: String,
+    /// Its repository: as given, until whoever knows the repository's one name writes that here.
+    pub repo: String,
+}
+
 /// A finished dispatch whose files and agent session another one goes on with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,8 +110,7 @@ impl DispatchSpec {
     /// Checks a request against every bound and fills in the defaults of its agent.
     ///
     /// # Errors
-    /// [`ErrorCode::InvalidField`] naming the first field at fault, or
-    /// [`ErrorCode::NotSupported`] for a value this version cannot honour.
+    /// [`InvalidField`](outpost_types::ErrorCode::InvalidField) naming the first field at fault.
     pub fn from_request(
         request: DispatchRequest,
         defaults: &AgentDefaults,
@@ -102,12 +118,6 @@ impl DispatchSpec {
         check_task(&request.task)?;
         let level = request.network.unwrap_or_default();
         let network = checked_network(Network { level, allow_hosts: request.allow_hosts })?;
-        if request.workspace_mode == Some(WorkspaceMode::Persistent) {
-            return Err(not_supported(
-                "workspaceMode",
-                "Only \"ephemeral\" is supported in this version.",
-            ));
-        }
         let timeout_seconds = seconds(
             "timeoutSeconds",
             request.timeout_seconds.unwrap_or(TIMEOUT_SECONDS_DEFAULT),
@@ -122,24 +132,26 @@ impl DispatchSpec {
             Some(model) => word("modelId", model, MODEL_ID_BYTES_MAX)?,
             None => defaults.model_id.clone(),
         };
+        let repo = request.repo.map(|text| line("repo", text, REPO_BYTES_MAX)).transpose()?;
+        let user_id =
+            request.user_id.map(|text| line("userId", text, USER_ID_BYTES_MAX)).transpose()?;
+        let workspace_mode = request.workspace_mode.unwrap_or_default();
         Ok(Self {
+            workspace: workspace(workspace_mode, user_id.as_deref(), repo.as_deref())?,
             agent: defaults.agent.clone(),
             task: request.task,
             model_id,
-            repo: request.repo.map(|text| line("repo", text, REPO_BYTES_MAX)).transpose()?,
+            repo,
             branch: request
                 .branch
                 .map(|text| word("branch", text, BRANCH_BYTES_MAX))
                 .transpose()?,
             context_level: request.context_level.unwrap_or_default(),
-            workspace_mode: request.workspace_mode.unwrap_or_default(),
+            workspace_mode,
             timeout_seconds,
             priority: request.priority.unwrap_or_default(),
             deadline_seconds,
-            user_id: request
-                .user_id
-                .map(|text| line("userId", text, USER_ID_BYTES_MAX))
-                .transpose()?,
+            user_id,
             tags: list("tags", request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?,
             checks: list("checks", request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)?,
             tier: request.tier.unwrap_or(defaults.tier),
@@ -155,7 +167,7 @@ impl DispatchSpec {
 /// What a sandbox that may reach `now` may reach after a change, checked.
 ///
 /// # Errors
-/// [`ErrorCode::InvalidField`] naming the field at fault; `network` when the request changes nothing at all.
+/// [`InvalidField`](outpost_types::ErrorCode::InvalidField) naming the field at fault; `network` when the request changes nothing at all.
 pub fn changed_network(now: &Network, request: NetworkRequest) -> Result<Network, ApiError> {
     if request == NetworkRequest::default() {
         let message = "Nothing is asked for: give `network`, `allowHosts` or both.";
@@ -182,7 +194,7 @@ fn checked_network(network: Network) -> Result<Network, ApiError> {
 /// The secrets a request names, checked.
 ///
 /// # Errors
-/// [`ErrorCode::InvalidField`] naming `secrets`: there are too many, or one is no name, or one that would lead
+/// [`InvalidField`](outpost_types::ErrorCode::InvalidField) naming `secrets`: there are too many, or one is no name, or one that would lead
 /// the agent past the gateway's proxy.
 pub fn secret_names(texts: &[String]) -> Result<Vec<SecretName>, ApiError> {
     if texts.len() > DISPATCH_SECRETS_COUNT_MAX {
@@ -226,8 +238,20 @@ fn budget(usd: f64) -> Result<Nanodollars, ApiError> {
     })
 }
 
-fn not_supported(field: &str, message: &str) -> ApiError {
-    ApiError { field: Some(field.to_owned()), ..ApiError::new(ErrorCode::NotSupported, message) }
+fn workspace(
+    mode: WorkspaceMode,
+    user: Option<&str>,
+    repo: Option<&str>,
+) -> Result<Option<WorkspaceName>, ApiError> {
+    if mode == WorkspaceMode::Ephemeral {
+        return Ok(None);
+    }
+    let Some(repo) = repo else {
+        let message = "A persistent workspace is one of a repository: name it.";
+        return Err(ApiError::field("repo", message));
+    };
+    let user = user.unwrap_or(WORKSPACE_USER_DEFAULT).to_owned();
+    Ok(Some(WorkspaceName { user, repo: repo.to_owned() }))
 }
 
 fn check_task(task: &str) -> Result<(), ApiError> {
@@ -281,6 +305,8 @@ fn list(
 
 #[cfg(test)]
 mod tests {
+    use outpost_types::ErrorCode;
+
     use super::*;
 
     fn defaults() -> AgentDefaults {
@@ -349,10 +375,26 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_honoured_is_refused() {
-        let mut request = request();
-        request.workspace_mode = Some(WorkspaceMode::Persistent);
-        let error = DispatchSpec::from_request(request, &defaults()).unwrap_err();
-        assert_eq!(error.code, ErrorCode::NotSupported);
+    fn a_persistent_workspace_is_of_a_user_and_a_repository() {
+        let of = |edit: Edit| {
+            let mut request = request();
+            edit(&mut request);
+            DispatchSpec::from_request(request, &defaults()).map(|spec| spec.workspace)
+        };
+        let persistent: Edit = |r| r.workspace_mode = Some(WorkspaceMode::Persistent);
+        assert_eq!(of(persistent).unwrap_err().field.as_deref(), Some("repo"));
+        assert_eq!(of(|r| r.repo = Some("o/r".into())), Ok(None));
+        let shared: Edit = |r| {
+            r.workspace_mode = Some(WorkspaceMode::Persistent);
+            r.repo = Some("o/r".into());
+        };
+        let name = |user: &str| WorkspaceName { user: user.into(), repo: "o/r".into() };
+        assert_eq!(of(shared), Ok(Some(name(WORKSPACE_USER_DEFAULT))));
+        let own: Edit = |r| {
+            r.workspace_mode = Some(WorkspaceMode::Persistent);
+            r.repo = Some("o/r".into());
+            r.user_id = Some("ann".into());
+        };
+        assert_eq!(of(own), Ok(Some(name("ann"))));
     }
 }

@@ -10,7 +10,7 @@ use outpost_types::limits::{
 };
 use outpost_types::{
     AttemptId, DispatchRequest, DispatchStatus, FailureCode, Network, NetworkLevel, NetworkRequest,
-    Tier, Timestamp, WorkspaceMode,
+    Tier, Timestamp,
 };
 
 use crate::lifecycle::{dispatch, provision_failure};
@@ -112,6 +112,7 @@ fn each_reason_has_its_own_words() {
         QueueReason::TenantLimit,
         QueueReason::HostLimit,
         QueueReason::Retry,
+        QueueReason::Workspace,
     ];
     let words: std::collections::BTreeSet<_> =
         reasons.iter().map(|reason| reason.message()).collect();
@@ -398,12 +399,6 @@ fn a_request_at_every_bound_is_taken() {
         request.checks = vec!["true".into(); CHECKS_COUNT_MAX];
     });
     assert_eq!(spec.unwrap().tags.len(), TAGS_COUNT_MAX);
-}
-
-#[test]
-fn what_is_not_supported_is_named() {
-    let error = spec(|request| request.workspace_mode = Some(WorkspaceMode::Persistent));
-    assert_eq!(error.unwrap_err().field.as_deref(), Some("workspaceMode"));
 }
 
 #[test]

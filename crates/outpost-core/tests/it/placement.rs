@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use outpost_core::{Dispatch, Event, Limits, Queue, QueueReason, step};
+use outpost_core::{Dispatch, Event, Limits, Queue, QueueReason, WorkspaceName, step};
 use outpost_types::{Priority, Timestamp};
 use proptest::prelude::*;
 
@@ -11,6 +11,8 @@ use crate::lifecycle::{dispatch, provision_failure};
 
 const AGENTS: [&str; 3] = ["claude", "codex", "own"];
 const TENANTS: [&str; 2] = ["a", "b"];
+const USERS: [&str; 2] = ["ann", "bob"];
+const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -79,20 +81,42 @@ impl World {
             prop_assert!(of_agent <= limits.of_agent(agent));
             let of_tenant = self.count(|other| other.tenant == *tenant);
             prop_assert!(limits.tenant_attempts_max.is_none_or(|max| of_tenant <= max));
+            let together = |other: &Dispatch| {
+                other.tenant == *tenant && other.spec.workspace == record.spec.workspace
+            };
+            prop_assert!(record.spec.workspace.is_none() || self.count(together) <= 1);
         }
         Ok(())
     }
 }
 
-fn population() -> impl Strategy<Value = Vec<(usize, usize)>> {
-    proptest::collection::vec((0..AGENTS.len(), 0..TENANTS.len()), 0..16)
+/// Agent, tenant, user of a persistent workspace, priority.
+type One = (usize, usize, Option<usize>, usize);
+
+fn population() -> impl Strategy<Value = Vec<One>> {
+    let user = proptest::option::of(0..USERS.len());
+    let one = (0..AGENTS.len(), 0..TENANTS.len(), user, 0..PRIORITIES.len());
+    proptest::collection::vec(one, 0..16)
 }
 
-fn records(population: &[(usize, usize)]) -> Vec<Dispatch> {
-    let record = |((agent, tenant), serial): (&(usize, usize), u64)| {
-        dispatch(AGENTS[*agent], TENANTS[*tenant], serial)
+fn records(population: &[One]) -> Vec<Dispatch> {
+    let record = |((agent, tenant, user, priority), serial): (&One, u64)| {
+        let mut record = dispatch(AGENTS[*agent], TENANTS[*tenant], serial);
+        record.spec.workspace = user.map(|user| workspace(USERS[user]));
+        record.spec.priority = PRIORITIES[*priority];
+        record
     };
     population.iter().zip(1..).map(record).collect()
+}
+
+fn workspace(user: &str) -> WorkspaceName {
+    WorkspaceName { user: user.into(), repo: "o/r".into() }
+}
+
+fn shared(agent: &str, tenant: &str, user: &str, serial: u64) -> Dispatch {
+    let mut record = dispatch(agent, tenant, serial);
+    record.spec.workspace = Some(workspace(user));
+    record
 }
 
 proptest! {
@@ -179,6 +203,76 @@ fn a_full_agent_does_not_hold_up_another() {
     assert_eq!(world.place_all(&limits, NOW), [0, 2]);
     assert_eq!(world.queue.reason(&world.records[1], &limits), Some(QueueReason::AgentLimit));
     assert_eq!(world.queue.waiting(), 1);
+}
+
+#[test]
+fn one_at_a_time_in_a_workspace_and_nobody_else_is_held_up() {
+    let mut high = shared("codex", "a", "ann", 3);
+    high.spec.priority = Priority::High;
+    let all = vec![
+        shared("claude", "a", "ann", 1),
+        shared("claude", "a", "ann", 2),
+        high,
+        shared("claude", "a", "bob", 4),
+        shared("claude", "b", "ann", 5),
+        dispatch("claude", "a", 6),
+    ];
+    let mut world = World::of(all);
+    let limits = wide(10);
+    // The head of ann's line, then one of each other workspace, and who is in none.
+    assert_eq!(world.place_all(&limits, NOW), [2, 4, 3, 5]);
+    let told = |world: &World, index: usize| {
+        let record = &world.records[index];
+        (world.queue.reason(record, &limits), world.queue.position(record))
+    };
+    assert_eq!(told(&world, 0), (Some(QueueReason::Workspace), Some(0)));
+    assert_eq!(told(&world, 1), (Some(QueueReason::Workspace), Some(1)));
+    let fresh = shared("codex", "a", "ann", 7);
+    assert_eq!(world.queue.reason(&fresh, &limits), Some(QueueReason::Workspace));
+
+    let attempt = world.records[2].attempt_id().unwrap();
+    world.apply(2, &Event::WorkerLost { attempt }, NOW);
+    assert_eq!(told(&world, 0), (None, Some(0)));
+    assert_eq!(told(&world, 1), (Some(QueueReason::Workspace), Some(1)));
+    world.apply(0, &Event::CancelRequested { reason: None }, NOW);
+    assert_eq!(world.place_all(&limits, NOW), [1]);
+}
+
+/// The line keeps its order: who cannot have a slot yet holds up those of its line, and nobody else.
+#[test]
+fn the_head_of_a_line_waits_for_its_agent() {
+    let mut limits = wide(10);
+    limits.agent_attempts_max.insert("claude".parse().unwrap(), 1);
+    let all = vec![
+        dispatch("claude", "a", 1),
+        shared("claude", "a", "ann", 2),
+        shared("codex", "a", "ann", 3),
+        dispatch("codex", "a", 4),
+    ];
+    let mut world = World::of(all);
+    assert_eq!(world.place_all(&limits, NOW), [0, 3]);
+    let reason = |index: usize| world.queue.reason(&world.records[index], &limits);
+    assert_eq!(reason(1), Some(QueueReason::AgentLimit));
+    assert_eq!(reason(2), Some(QueueReason::Workspace));
+}
+
+/// Who backs off is out of the line until its time.
+#[test]
+fn a_retry_leaves_its_line_and_comes_back() {
+    let mut world =
+        World::of(vec![shared("claude", "a", "ann", 1), shared("claude", "a", "ann", 2)]);
+    assert_eq!(world.place_all(&wide(9), NOW), [0]);
+    let attempt = world.records[0].attempt_id().unwrap();
+    world.apply(0, &provision_failure(attempt, true), NOW);
+    assert_eq!(world.place_all(&wide(9), NOW), [1]);
+    let at = NOW.plus_millis(500);
+    assert_eq!(world.place_all(&wide(9), at), [] as [usize; 0]);
+    let reason = world.queue.reason(&world.records[0], &wide(9));
+    assert_eq!(reason, Some(QueueReason::Workspace));
+    world.apply(1, &Event::CancelRequested { reason: None }, at);
+    let attempt = world.records[1].attempt_id().unwrap();
+    world.apply(1, &provision_failure(attempt, false), at);
+    assert_eq!(world.place_all(&wide(9), at), [0]);
 }
 
 #[test]
