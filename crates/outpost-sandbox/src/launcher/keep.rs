@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::birth::Newborn;
-use super::cgroup::{Cgroups, Group};
+use super::cgroup::Group;
 use super::claim::{self, Doors};
 use super::{BUILD_SECONDS_MAX, ORPHAN_FINISHED_SECONDS, ORPHAN_PARKED_SECONDS};
 use crate::error::Refusal;
@@ -179,24 +179,15 @@ impl Kept {
         }
     }
 
-    /// Settles the end: reads the counters, removes the groups, keeps only report and output.
-    pub(super) fn finish(
-        &mut self,
-        reaped: Reaped,
-        cgroups: &mut Cgroups,
-        now: Instant,
-    ) -> ExitReport {
+    /// Settles the end: reads the counters, keeps only report and output. The groups are left to be removed.
+    pub(super) fn finish(&mut self, reaped: Reaped, now: Instant) -> (ExitReport, Option<Group>) {
         let (code, signal) = self.exit.unwrap_or_else(|| {
             let killed = libc::WIFSIGNALED(reaped.status).then(|| libc::WTERMSIG(reaped.status));
             // An init that ended by itself without a payload leaves neither code nor signal.
             (None, if self.disk_limit_hit { Some(libc::SIGXFSZ) } else { killed })
         });
-        let counts = self.living.take().map(|living| {
-            let counts = living.group.counts();
-            cgroups.remove(living.group);
-            counts
-        });
-        let counts = counts.unwrap_or_default();
+        let group = self.living.take().map(|living| living.group);
+        let counts = group.as_ref().map(Group::counts).unwrap_or_default();
         let since = if let Phase::Running { since } = self.phase { since } else { self.born };
         let micros = u64::try_from(now.duration_since(since).as_micros()).unwrap_or(u64::MAX);
         let report = ExitReport {
@@ -213,7 +204,7 @@ impl Kept {
         };
         self.expired = false;
         self.phase = Phase::Finished(report.clone());
-        report
+        (report, group)
     }
 
     /// When something must happen by itself, given when the last client left.

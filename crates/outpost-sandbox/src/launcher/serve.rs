@@ -9,6 +9,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::net::{SocketFlags, accept_with};
 
 use super::birth::{give_birth, open_binds};
+use super::cgroup::Group;
 use super::claim::Doors;
 use super::host::Host;
 use super::keep::{Kept, Phase};
@@ -557,17 +558,21 @@ impl Service {
         }
     }
 
-    /// An init ended, and with it every process of its sandbox.
+    /// An init ended, and with it every process of its sandbox. Whoever waits hears of it before the groups are
+    /// removed, which takes time and concerns nobody.
     fn bury(&mut self, key: u64) {
+        if let Some(group) = self.settle_end(key) {
+            self.host.cgroups.remove(group);
+        }
+    }
+
+    fn settle_end(&mut self, key: u64) -> Option<Group> {
         // What it said last may still be unread.
         self.hear_init(key, epoll::EventFlags::IN);
-        let Some(kept) = self.kept.get_mut(&key) else {
-            return;
-        };
-        let Some(living) = &kept.living else { return };
-        let reaped = match sys::reap(living.pid) {
+        let kept = self.kept.get_mut(&key)?;
+        let reaped = match sys::reap(kept.living.as_ref()?.pid) {
             Ok(Some(reaped)) => reaped,
-            Ok(None) => return,
+            Ok(None) => return None,
             Err(error) => {
                 complain(&format!("init of {} could not be reaped: {error}", kept.id));
                 sys::Reaped { status: 0, cpu_micros: 0 }
@@ -578,7 +583,7 @@ impl Service {
         } else {
             None
         };
-        let report = kept.finish(reaped, &mut self.host.cgroups, Instant::now());
+        let (report, group) = kept.finish(reaped, Instant::now());
         if let Some(meter) = self.meter.as_ref().filter(|_| kept.wishes.is_metered()) {
             meter.forget(key);
         }
@@ -589,7 +594,7 @@ impl Service {
                 let answer = Err(Refusal::Build { message });
                 self.say(&Said::Answer { seq, answer }, Vec::new());
             }
-            return;
+            return group;
         }
         if forget {
             self.drop_kept(key);
@@ -598,6 +603,7 @@ impl Service {
         if self.client.as_ref().is_some_and(|client| client.greeted) {
             self.say(&Said::Exited { id, report }, Vec::new());
         }
+        group
     }
 }
 
