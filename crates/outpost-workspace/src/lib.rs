@@ -116,7 +116,7 @@ pub struct PrepareRequest {
     pub source: Option<RepoSource>,
     /// A branch, tag or full commit id; none means the default branch.
     pub branch: Option<String>,
-    /// Directory of this attempt. It must not exist or be empty; it is made (mode 0700) and later given to
+    /// Directory of this attempt, absolute. It must not exist or be empty; it is made (mode 0700) and later given to
     /// [`Workspaces::remove`]. Its parent exists.
     pub dir: PathBuf,
     /// Where the sandbox shows [`Prepared::dir`], for example `/workspace/<id>`.
@@ -186,6 +186,9 @@ pub struct Prepared {
     /// The persistent workspace it stands on, if it was asked for one.
     #[serde(default)]
     pub persistent: Option<PersistentUse>,
+    /// A hash of tenant and source: what is kept for later runs is kept under it.
+    #[serde(default)]
+    pub scope: String,
 }
 
 /// A command to run once, after the agent's last process is gone, in a fresh sandbox without network.

@@ -242,7 +242,7 @@ impl Place {
 
     /// Empties it, and makes its layers.
     fn lay_out(&self, tree: PathBuf, owner: Option<(u32, u32)>) -> io::Result<RepoOverlay> {
-        for name in ["upper", "work", "setup", SEEN, own::NEXT] {
+        for name in ["upper", "work", SETUP, SEEN, own::NEXT] {
             remove_tree(&self.dir.join(name))?;
         }
         RepoOverlay::make(&self.dir, vec![tree], owner)
@@ -261,6 +261,8 @@ impl Place {
     }
 }
 
+/// Directory of a setup that was too large to be kept for others.
+pub(crate) const SETUP: &str = "setup";
 /// Directory of the work that the last run ended with, so that the next one's own can be told.
 pub(crate) const SEEN: &str = "seen";
 
@@ -391,6 +393,8 @@ async fn resume(
             )),
         }
     }
+    // What its first run set up, and was too large for others.
+    lower.splice(0..0, Some(place.dir.join(SETUP)).filter(|dir| dir.is_dir()));
     record.checkout = placed.checkout.key.clone();
     (record.used_at, record.runs, record.measured) =
         (seconds(SystemTime::now()), record.runs + 1, false);

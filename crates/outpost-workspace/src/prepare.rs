@@ -70,6 +70,7 @@ pub(crate) async fn prepare(
         overlay,
         local,
         persistent,
+        scope: crate::cache::Cache::key(&request.tenant, &job.shown),
         attempt_dir: request.dir,
         inside: request.inside,
     })

@@ -388,7 +388,7 @@ fn read_below(dir: &Path, name: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Names the result. The name of the mirror stands for tenant and source.
+/// Names the result.
 fn keys(
     tree: &Path,
     prepared: &Prepared,
@@ -396,11 +396,10 @@ fn keys(
     network: SetupNetwork,
     userland: &str,
 ) -> io::Result<Keys> {
-    let mirror = Cache::key_of_mirror(&prepared.mirror);
     let owner = prepared.owner.map(|(uid, gid)| format!("{uid}:{gid}")).unwrap_or_default();
     let network = format!("{network:?}");
     let count = spec.commands.len().to_string();
-    let mut parts: Vec<Vec<u8>> = ["setup 1", &mirror, &owner, userland, &network, &count]
+    let mut parts: Vec<Vec<u8>> = ["setup 1", &prepared.scope, &owner, userland, &network, &count]
         .map(|part| part.as_bytes().to_vec())
         .to_vec();
     parts.extend(spec.commands.iter().map(|command| command.as_bytes().to_vec()));
@@ -520,9 +519,8 @@ pub(crate) async fn keep(
         );
         notes.push(note("setup_not_kept", message));
         let own = match &prepared.persistent {
-            // It goes with the workspace, and its next run does without.
-            Some(used) => used.dir.join("setup"),
-            None => prepared.attempt_dir.join("setup"),
+            Some(used) => used.dir.join(persistent::SETUP),
+            None => prepared.attempt_dir.join(persistent::SETUP),
         };
         crate::remove::remove_tree(&own).map_err(io)?;
         std::fs::rename(&overlay.upper, &own).map_err(io)?;

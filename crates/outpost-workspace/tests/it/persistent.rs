@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use outpost_workspace::{
     Layers, PersistentConfig, PersistentRequest, PrepareError, PrepareRequest, Prepared, Setup,
-    SetupNetwork, SetupRequest, WorkspaceError, Workspaces, WorkspacesConfig,
+    SetupNetwork, SetupRequest, SetupSpec, WorkspaceError, Workspaces, WorkspacesConfig,
 };
 
 use crate::world::{World, codes, commit, config, git, write};
@@ -289,6 +289,25 @@ async fn what_its_first_run_set_up_stays_with_it() {
     assert!(matches!(world.workspaces.setup(&mut other, ask()).await.unwrap(), Setup::Ready));
     assert_eq!(world.agent(&other, "cat deps"), "set up");
     std::fs::remove_dir_all(second.overlay.as_ref().unwrap().lower[0].parent().unwrap()).unwrap();
+    // One that is too deep for others stays, too.
+    let deep = SetupSpec {
+        commands: vec![format!("mkdir -p deps/{} && echo deep > deps/f", "d/".repeat(200))],
+        ..SetupSpec::parse("[setup]\ncommands = [\"true\"]\n").unwrap().unwrap()
+    };
+    let mut cleo =
+        world.workspaces.prepare(request(&world, "c1", Some(&source), "cleo")).await.unwrap();
+    let deep = SetupRequest { spec: Some(deep), ..ask() };
+    let Setup::Run(job) = world.workspaces.setup(&mut cleo, deep).await.unwrap() else {
+        panic!("nothing to set up")
+    };
+    assert!(world.run_setup(&cleo, &job));
+    let notes = world.workspaces.keep_setup(&mut cleo, *job, true).await.unwrap();
+    assert_eq!(codes(&notes), ["setup_not_kept"]);
+    world.agent(&cleo, "echo x > work");
+    leave(&world, &cleo).await;
+    let cleo = world.workspaces.prepare(request(&world, "c2", Some(&source), "cleo")).await;
+    assert_eq!(world.agent(&cleo.unwrap(), "cat deps/f work"), "deep\nx");
+
     let third = enter(&world, "a3", &source).await.unwrap();
     assert_eq!(codes(&third.notes), ["setup_lost"]);
     assert_eq!(world.agent(&third, "ls deps 2>&1 | wc -l; cat work"), "1\nx");

@@ -186,6 +186,29 @@ async fn a_setup_that_failed_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn tenants_without_a_repository_share_nothing_either() {
+    let world = World::new();
+    let spec = SetupSpec::parse(SETUP).unwrap().unwrap();
+    let spec = SetupSpec { commands: vec!["echo x > mine".to_owned()], ..spec };
+    let request = SetupRequest { spec: Some(spec), ..request() };
+    let layers = outpost_workspace::Layers::Overlay;
+    for (name, tenant, runs) in [("a1", "t1", true), ("a2", "t1", false), ("a3", "t2", true)] {
+        let prepare = world.request(name, None);
+        let tenant = tenant.to_owned();
+        let prepare = outpost_workspace::PrepareRequest { tenant, layers, ..prepare };
+        let mut prepared = world.workspaces.prepare(prepare).await.unwrap();
+        match world.workspaces.setup(&mut prepared, request.clone()).await.unwrap() {
+            Setup::Run(job) => {
+                assert!(runs && world.run_setup(&prepared, &job), "{name}");
+                world.workspaces.keep_setup(&mut prepared, *job, true).await.unwrap();
+            }
+            other => assert!(!runs && matches!(other, Setup::Ready), "{name}: {other:?}"),
+        }
+        assert_eq!(world.agent(&prepared, "cat mine"), "x");
+    }
+}
+
+#[tokio::test]
 async fn what_is_too_deep_serves_its_own_run() {
     let world = World::new();
     let source = source(&world);
