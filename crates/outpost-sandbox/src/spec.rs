@@ -13,7 +13,7 @@ use crate::error::SandboxError;
 pub use crate::sys::Owner;
 use crate::weakness::Weakness;
 
-/// Longest sandbox id, in bytes. It becomes a cgroup's name.
+/// Longest sandbox id, in bytes. It becomes part of a cgroup's name.
 pub const ID_BYTES_MAX: usize = 64;
 /// Most binds of one sandbox.
 pub const BINDS_MAX: usize = 64;

