@@ -170,7 +170,9 @@ fn agent_started(
     let timings = &mut next.facts.timings;
     timings.fetch_millis = prepared.timings.fetch_millis;
     timings.checkout_millis = prepared.timings.checkout_millis;
+    timings.setup_millis = prepared.timings.setup_millis;
     timings.sandbox_millis = prepared.timings.sandbox_millis;
+    timings.warm = prepared.timings.warm;
     Some(next)
 }
 

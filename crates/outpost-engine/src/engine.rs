@@ -113,6 +113,8 @@ impl Engine {
         engine.inner.config.secrets.settle().await;
         engine.recover().await?;
         engine.inner.tasks.spawn(TaskKind::Placer, "all", crate::placer::run(engine.clone()));
+        let runner = Arc::clone(&engine.inner.runner);
+        engine.inner.tasks.spawn(TaskKind::Fleet, "all", async move { runner.tend().await });
         Ok(engine)
     }
 

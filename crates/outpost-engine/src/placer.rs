@@ -72,6 +72,7 @@ async fn look(engine: &Engine) -> Look {
     let due = waiting.queue().due(engine.now(), TOLD_COUNT_MAX);
     look.more |= due.len() == TOLD_COUNT_MAX;
     each(engine, due, &mut look, |record| Some(record.alarm()?.1)).await;
+    tell_load(engine);
     let mut refused = BTreeSet::new();
     loop {
         let next = waiting.queue().next(&engine.inner.config.limits, engine.now());
@@ -95,6 +96,15 @@ async fn look(engine: &Engine) -> Look {
     })
     .await;
     look
+}
+
+/// Tells the fleet how busy the host is, before more attempts are started.
+fn tell_load(engine: &Engine) {
+    let (attempts, waiting) = {
+        let queue = engine.inner.waiting.queue();
+        (queue.slots().total(), u32::try_from(queue.waiting()).unwrap_or(u32::MAX))
+    };
+    engine.inner.runner.load(attempts, waiting);
 }
 
 async fn each(

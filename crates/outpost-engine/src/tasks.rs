@@ -29,6 +29,8 @@ const NAMES_MAX: usize = 8;
 pub enum TaskKind {
     /// Gives out slots and watches deadlines. Aborted at shutdown: it holds no state.
     Placer,
+    /// The fleet's own work beside attempts. Aborted at shutdown: what it holds goes with the fleet.
+    Fleet,
     /// Carries out one attempt. Told to end at shutdown and waited for: it owns a sandbox.
     Attempt,
     /// Records what one attempt reports. Waited for: it owns the end of the logs.
@@ -48,6 +50,7 @@ impl fmt::Display for TaskKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Placer => "placer",
+            Self::Fleet => "fleet",
             Self::Attempt => "attempt",
             Self::Recorder => "recorder",
             Self::Request => "request",

@@ -9,7 +9,7 @@ use outpost_core::{AgentVerdict, ExitFacts, ResultFacts, Spend};
 use outpost_sandbox::{ExitReport, RunningSandbox, SandboxError};
 use outpost_types::limits::{CHECK_SECONDS_MAX, OUTPUT_TAIL_BYTES_MAX};
 use outpost_types::{AttemptId, Attention, CheckResult, EventData, Failure, FailureCode};
-use outpost_workspace::{Collected, Note};
+use outpost_workspace::{Collected, Note, Prepared, RepoOverlay};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -37,6 +37,8 @@ pub(crate) struct Attempt {
     commands: mpsc::Receiver<Command>,
     reports: mpsc::Sender<Report>,
     dir: PathBuf,
+    /// The persistent workspace it is in, as long as its agent was not started.
+    entered: Option<Prepared>,
 }
 
 impl Attempt {
@@ -48,7 +50,7 @@ impl Attempt {
     ) -> Self {
         network::take_newest(&mut assignment);
         let dir = parts.config.attempts_dir.join(assignment.attempt.to_string());
-        Self { parts, assignment, commands, reports, dir }
+        Self { parts, assignment, commands, reports, dir, entered: None }
     }
 
     /// Carries it out. Whatever happens, nothing of it is left when this returns; unless nobody
@@ -60,11 +62,27 @@ impl Attempt {
             Some(resume) => Box::pin(self.resume(resume)).await,
         };
         let Some(outcome) = outcome else { return };
+        self.leave_workspace().await;
         self.remove_all_but_saved().await;
         self.report(Report::Ended(outcome)).await;
         // Closed once the end is on record. Until then a later server needs what was saved.
         self.reports.closed().await;
         self.parts.remove_dir(&self.dir).await;
+    }
+
+    /// Frees the persistent workspace before anybody hears of the end, so that the next one finds it free; and
+    /// tells what there is to tell of it.
+    async fn leave_workspace(&mut self) {
+        if self.assignment.spec.workspace.is_none() {
+            return;
+        }
+        let saved = || Saved::read(&self.dir).map(|saved| saved.prepared);
+        let Some(prepared) = self.entered.take().or_else(saved) else { return };
+        match Box::pin(self.parts.workspaces.release_persistent(&prepared)).await {
+            Ok(notes) => self.attention(&notes).await,
+            // It is free when the attempt's directory is gone.
+            Err(error) => warn!(%error, "a persistent workspace could not be released"),
+        }
     }
 
     /// What is large goes before anybody hears of the end.
@@ -120,7 +138,7 @@ impl Attempt {
                 if stage != ResumeStage::Started {
                     self.announce(&saved).await;
                 }
-                self.carry_out(Ready { saved, running, session }, told).await
+                self.carry_out(Ready { saved, running, session, lease: None }, told).await
             }
             (saved, running, ResumeStage::Placed) => {
                 let may_have_run = running.is_some()
@@ -244,7 +262,7 @@ impl Attempt {
         let steady = tokio::select! {
             biased;
             why = told_to_end(&mut self.commands) => return Err(why),
-            steady = provision(&self.parts, &self.assignment, &self.dir) => steady?,
+            steady = provision(&self.parts, &self.assignment, &self.dir, &mut self.entered) => steady?,
         };
         steady.start(&self.dir).await
     }
@@ -254,17 +272,25 @@ impl Attempt {
         let timings = saved.facts.timings;
         self.phase("fetch", timings.fetch_millis.unwrap_or(0), None).await;
         self.phase("checkout", timings.checkout_millis.unwrap_or(0), None).await;
-        self.phase("sandbox", timings.sandbox_millis.unwrap_or(0), None).await;
+        if let Some(millis) = timings.setup_millis {
+            self.phase("setup", millis, None).await;
+        }
+        let worker = if timings.warm == Some(true) { "a warm worker" } else { "a new one" };
+        let worker = Some(worker.to_owned());
+        self.phase("sandbox", timings.sandbox_millis.unwrap_or(0), worker).await;
         self.attention(&saved.prepared.notes).await;
         self.report(Report::AgentStarted(Box::new(saved.facts.clone()))).await;
     }
 
     async fn carry_out(&mut self, ready: Ready, told: Told) -> Option<Outcome> {
-        let Ready { mut saved, running, session } = ready;
+        let Ready { mut saved, running, session, lease } = ready;
         let Some(agent) = self.parts.registry.get(&self.assignment.spec.agent).cloned() else {
             release(Some(running)).await;
             return self.give_up(true).await;
         };
+        // What is only known after preparing has served.
+        saved.prepared.tracked_files.clear();
+        let late = self.late_notes(saved.prepared.clone(), told);
         let mut parser = agent.parser();
         let ended = match OutputLog::open(&self.assignment.kept_dir, &self.dir) {
             Ok(log) => {
@@ -280,7 +306,8 @@ impl Attempt {
                     let network = self.assignment.network.clone();
                     Gatekeeper::begin(session, network, self.dir.clone(), self.reports.clone())
                 });
-                watch(running, gatekeeper, output, &mut self.commands, keep).await
+                let watching = watch(running, gatekeeper, output, &mut self.commands, keep);
+                tokio::join!(watching, late).0
             }
             Err(error) => {
                 warn!(%error, "the output of an agent cannot be kept; it is ended");
@@ -288,12 +315,31 @@ impl Attempt {
                 Watched::Ended(Box::default())
             }
         };
+        drop(lease);
         let Watched::Ended(ended) = ended else { return None };
         self.report(Report::AgentExited(exit_facts(&ended))).await;
         if !self.told_to_collect().await {
             return None;
         }
         Some(self.conclude(agent.as_ref(), parser.finish(), &mut saved, &ended).await)
+    }
+
+    /// Tells what takes too long to find out before the agent starts; a server that takes an attempt up again
+    /// does not repeat it.
+    fn late_notes(&self, prepared: Prepared, told: Told) -> impl Future<Output = ()> + use<> {
+        let (workspaces, reports) = (self.parts.workspaces.clone(), self.reports.clone());
+        async move {
+            if told != Told::default() {
+                return;
+            }
+            for Note { code, message } in workspaces.late_notes(&prepared).await {
+                let data = EventData::Attention(Attention { code: code.to_string(), message });
+                // Nobody listens any more.
+                if reports.send(Report::Event(data)).await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 
     /// Collects, checks, judges, and saves what came of it.
@@ -368,6 +414,8 @@ impl Attempt {
             cwd: job.cwd,
             ro_binds: job.ro_binds,
             rw_binds: job.rw_binds,
+            repository: job.overlay.map(|overlay| (overlay, prepared.inside.clone())),
+            network: None,
             tier: self.assignment.spec.tier,
             seconds_max: COLLECT_SECONDS_MAX,
         };
@@ -397,25 +445,29 @@ impl Attempt {
         Ok(collected)
     }
 
-    /// Runs the request's checks, each in a fresh sandbox on the agent's tree. They are the task's
-    /// own commands on the agent's own files, so they get nothing that the agent did not have.
-    async fn run_checks(&self, prepared: &outpost_workspace::Prepared) -> Vec<CheckResult> {
+    /// Runs the request's checks, each in a fresh sandbox on the agent's tree, one after the other. They are the
+    /// task's own commands on the agent's own files, so they get nothing that the agent did not have. In a workspace
+    /// of layers they share one of their own, and change nothing of what was collected.
+    async fn run_checks(&self, prepared: &Prepared) -> Vec<CheckResult> {
         let mut results = Vec::new();
-        for (index, command) in self.assignment.spec.checks.iter().enumerate() {
+        let commands = &self.assignment.spec.checks;
+        if commands.is_empty() {
+            return results;
+        }
+        let layers = prepared.overlay.as_ref().map(|_| prepared.check_layers("run")).transpose();
+        for (index, command) in commands.iter().enumerate() {
             let started = Instant::now();
-            let side = SideRun {
-                id: format!("{}-check-{index}", self.assignment.attempt),
-                argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), command.clone()],
-                env: Vec::new(),
-                cwd: format!("{}/repo", prepared.inside.display()),
-                ro_binds: prepared.ro_binds.clone(),
-                rw_binds: vec![(prepared.dir.clone(), prepared.inside.clone())],
-                tier: self.assignment.spec.tier,
-                seconds_max: CHECK_SECONDS_MAX,
+            let ran = match &layers {
+                Ok(layers) => {
+                    let layers = layers.clone().map(|layers| (layers, prepared.inside.clone()));
+                    let side = self.check(prepared, index, command, layers);
+                    run_aside(&self.parts, side).await.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(format!("there is no room for it: {error}")),
             };
-            let (passed, exit_code, output) = match run_aside(&self.parts, side).await {
+            let (passed, exit_code, output) = match ran {
                 Ok(ran) => (ran.exit.success(), ran.exit.exit_code, ran.output),
-                Err(error) => (false, None, error.to_string()),
+                Err(error) => (false, None, error),
             };
             debug_assert!(output.len() <= OUTPUT_TAIL_BYTES_MAX);
             let millis = millis_since(started);
@@ -425,6 +477,27 @@ impl Attempt {
             results.push(CheckResult { command, passed, exit_code, millis, output });
         }
         results
+    }
+
+    fn check(
+        &self,
+        prepared: &Prepared,
+        index: usize,
+        command: &str,
+        repository: Option<(RepoOverlay, PathBuf)>,
+    ) -> SideRun {
+        SideRun {
+            id: format!("{}-check-{index}", self.assignment.attempt),
+            argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), command.to_owned()],
+            env: Vec::new(),
+            cwd: format!("{}/repo", prepared.inside.display()),
+            ro_binds: prepared.ro_binds.clone(),
+            rw_binds: vec![(prepared.dir.clone(), prepared.inside.clone())],
+            repository,
+            network: None,
+            tier: self.assignment.spec.tier,
+            seconds_max: CHECK_SECONDS_MAX,
+        }
     }
 }
 

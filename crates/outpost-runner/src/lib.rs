@@ -19,7 +19,10 @@ mod output;
 mod provision;
 mod resume;
 mod runner;
+mod setup;
+mod shown;
 mod side;
+mod warm;
 mod watch;
 
 pub use local::{LocalRunner, LocalRunnerConfig};
@@ -30,3 +33,4 @@ pub use runner::{
     Assignment, COMMANDS_MAX, Command, Outcome, REPORTS_MAX, Report, Resume, ResumeStage, Runner,
     Told,
 };
+pub use warm::WarmSettings;

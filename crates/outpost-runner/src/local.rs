@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use outpost_agents::{Agent, Installed, Registry};
@@ -12,17 +12,19 @@ use outpost_gateway::gateway::Gateway;
 use outpost_sandbox::{Reattached, Sandbox, SandboxError};
 use outpost_types::{
     AgentAvailability, AgentId, AgentView, ApiError, AttemptId, DispatchRequest, ErrorCode,
-    SecretError, SecretSource, TenantId,
+    SecretError, SecretSource, TenantId, Timestamp, WorkspaceMode, WorkspaceView,
+    limits::WORKSPACES_COUNT_MAX,
 };
-use outpost_workspace::{SourceError, Workspaces};
+use outpost_workspace::{PersistentWorkspace, SourceError, WorkspaceError, Workspaces};
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::attempt::Attempt;
 use crate::models::Models;
 use crate::money::Money;
 use crate::network::{self, Network};
 use crate::runner::{Assignment, Command, Report, Runner};
+use crate::warm::{Warm, WarmSettings};
 
 /// How often the sandboxes of an earlier server are asked for, and the pause after a failure,
 /// milliseconds.
@@ -32,6 +34,9 @@ const REATTACH_PAUSE_MILLIS: u64 = 100;
 /// How long an agent that could run is taken to be able to, milliseconds: a look costs a system call for
 /// each of its files. That one cannot run is never taken for granted.
 const AVAILABLE_MILLIS: u64 = 1_000;
+
+/// How often persistent workspaces are looked at that nobody used for long, seconds.
+const WORKSPACES_LOOK_SECONDS: u64 = 3_600;
 
 /// What a local fleet is made of.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub struct LocalRunnerConfig {
     pub network: Network,
     /// Keys of providers, and what dispatches want in their environment.
     pub secrets: Arc<dyn SecretSource>,
+    /// How many workers wait for an attempt.
+    pub warm: WarmSettings,
 }
 
 /// The local fleet.
@@ -62,6 +69,7 @@ pub(crate) struct Parts {
     pub(crate) sandbox: Arc<dyn Sandbox>,
     pub(crate) workspaces: Workspaces,
     pub(crate) gateway: Gateway,
+    pub(crate) warm: Arc<Warm>,
     /// Sandboxes of an earlier server, by name, until their attempts are taken up.
     found: Mutex<BTreeMap<String, Reattached>>,
     /// When each agent, with that model, could last run. As many as the operator declared.
@@ -70,7 +78,9 @@ pub(crate) struct Parts {
 
 impl LocalRunner {
     /// A fleet of these parts.
-    #[must_use]
+    ///
+    /// # Errors
+    /// One sentence that names the setting of the warm pool that cannot be.
     pub fn new(
         config: LocalRunnerConfig,
         registry: Registry,
@@ -78,7 +88,10 @@ impl LocalRunner {
         sandbox: Arc<dyn Sandbox>,
         workspaces: Workspaces,
         gateway: Gateway,
-    ) -> Self {
+    ) -> Result<Self, String> {
+        let agents =
+            registry.iter().map(|agent| (agent.profile().id.clone(), agent.profile().tier));
+        let warm = Arc::new(Warm::new(&config.warm, agents)?);
         let parts = Parts {
             config,
             registry,
@@ -86,10 +99,11 @@ impl LocalRunner {
             sandbox,
             workspaces,
             gateway,
+            warm,
             found: Mutex::default(),
             available: Mutex::default(),
         };
-        Self { parts: Arc::new(parts) }
+        Ok(Self { parts: Arc::new(parts) })
     }
 }
 
@@ -170,6 +184,7 @@ impl Runner for LocalRunner {
 
     async fn agents(&self, tenant: &TenantId) -> Vec<AgentView> {
         let mut views = Vec::new();
+        let mut pools = self.parts.warm.views();
         for agent in self.parts.registry.iter() {
             let profile = agent.profile();
             let model_id = &profile.default_model;
@@ -183,6 +198,7 @@ impl Runner for LocalRunner {
                 running: 0,
                 pinned_version: profile.version.clone().unwrap_or_default(),
                 availability: AgentAvailability { available: reason.is_none(), reason },
+                pool: pools.remove(&profile.id),
             });
         }
         views
@@ -211,6 +227,9 @@ impl Runner for LocalRunner {
         if let Some(repo) = &request.repo {
             parts.workspaces.parse_source(repo).map_err(|error| repo_error(&error))?;
         }
+        if request.workspace_mode == Some(WorkspaceMode::Persistent) {
+            parts.check_overlays().await?;
+        }
         network::check(request)?;
         parts.check_secrets(tenant, &request.secrets).await?;
         Ok(AgentDefaults {
@@ -227,6 +246,35 @@ impl Runner for LocalRunner {
         reports: mpsc::Sender<Report>,
     ) {
         Attempt::new(Arc::clone(&self.parts), assignment, commands, reports).run().await;
+    }
+
+    fn load(&self, attempts: u32, waiting: u32) {
+        self.parts.warm.load(attempts, waiting);
+    }
+
+    fn repo_name(&self, repo: &str) -> String {
+        let source = self.parts.workspaces.parse_source(repo);
+        source.map_or_else(|_| repo.to_owned(), |source| source.display())
+    }
+
+    async fn workspaces(&self, tenant: &TenantId) -> Result<Vec<WorkspaceView>, ApiError> {
+        let found = self.parts.workspaces.persistent_list(tenant.as_str()).await;
+        let found = found.map_err(workspace_error)?.into_iter().take(WORKSPACES_COUNT_MAX);
+        Ok(found.map(view).collect())
+    }
+
+    async fn workspace(&self, tenant: &TenantId, id: &str) -> Result<WorkspaceView, ApiError> {
+        let found = self.parts.workspaces.persistent_get(tenant.as_str(), id).await;
+        found.map_err(workspace_error)?.map(view).ok_or_else(ApiError::not_found)
+    }
+
+    async fn delete_workspace(&self, tenant: &TenantId, id: &str) -> Result<(), ApiError> {
+        let deleted = self.parts.workspaces.persistent_delete(tenant.as_str(), id).await;
+        deleted.map_err(workspace_error)?.then_some(()).ok_or_else(ApiError::not_found)
+    }
+
+    async fn tend(&self) {
+        tokio::join!(self.parts.keep_warm(), self.parts.drop_idle_workspaces());
     }
 
     async fn sweep(&self, live: &BTreeSet<AttemptId>) -> Result<(), String> {
@@ -253,6 +301,28 @@ impl Runner for LocalRunner {
 }
 
 impl Parts {
+    /// Persistent workspaces are layers.
+    async fn check_overlays(&self) -> Result<(), ApiError> {
+        // A launcher that cannot be asked now may answer when the attempt begins.
+        if self.sandbox.host().await.is_ok_and(|host| !host.overlay) {
+            let message = "Persistent workspaces need overlay mounts, which this host does not offer.";
+            let error = ApiError::new(ErrorCode::NotSupported, message);
+            return Err(ApiError { field: Some("workspaceMode".to_owned()), ..error });
+        }
+        Ok(())
+    }
+
+    /// Drops persistent workspaces that nobody used for long, now and from time to time.
+    async fn drop_idle_workspaces(&self) {
+        loop {
+            let dropped = self.workspaces.sweep_persistent(SystemTime::now()).await;
+            if dropped > 0 {
+                info!(dropped, "persistent workspaces that nobody used for long are deleted");
+            }
+            tokio::time::sleep(Duration::from_secs(WORKSPACES_LOOK_SECONDS)).await;
+        }
+    }
+
     /// Whether the tenant has the secrets a request names, and may show them to an agent.
     async fn check_secrets(&self, tenant: &TenantId, names: &[String]) -> Result<(), ApiError> {
         if names.is_empty() {
@@ -266,6 +336,34 @@ impl Parts {
             }
             _ => ApiError::field("secrets", error.to_string()),
         })
+    }
+}
+
+fn view(workspace: PersistentWorkspace) -> WorkspaceView {
+    let at = |seconds: u64| Timestamp::from_millis(seconds.saturating_mul(1000));
+    WorkspaceView {
+        id: workspace.id,
+        user_id: workspace.user,
+        repo: workspace.repo,
+        branch: workspace.branch,
+        base_commit: workspace.base_commit,
+        size_bytes: workspace.bytes,
+        too_large: workspace.too_large,
+        in_use: workspace.busy,
+        runs: workspace.runs,
+        created_at: at(workspace.created_at),
+        used_at: at(workspace.used_at),
+    }
+}
+
+fn workspace_error(error: WorkspaceError) -> ApiError {
+    match error {
+        WorkspaceError::Busy => ApiError::new(ErrorCode::WorkspaceInUse, "A run is in the workspace.")
+            .with_hint("Cancel the run or wait for its end, then try again."),
+        WorkspaceError::Io { .. } => {
+            warn!(error = &error as &dyn std::error::Error, "a persistent workspace");
+            ApiError::new(ErrorCode::Unavailable, error.to_string())
+        }
     }
 }
 

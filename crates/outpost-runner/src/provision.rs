@@ -12,7 +12,7 @@ use outpost_gateway::gateway::{
     GatewayError, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
 };
 use outpost_sandbox::{
-    GATEWAY_PORT, HOME_INSIDE, Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError,
+    Claim, GATEWAY_PORT, HOME_INSIDE, Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError,
     SandboxSpec,
 };
 use outpost_types::limits::{PARKED_SECONDS_MAX, STOP_GRACE_SECONDS};
@@ -20,15 +20,21 @@ use outpost_types::{
     Failure, FailureCode, GivenSecret, Isolation, NetworkLevel, PhaseTimings, Resources,
     SecretError, Tier, WantedSecret,
 };
-use outpost_workspace::{Layers, PrepareError, PrepareRequest, Prepared, SourceError};
+use outpost_workspace::{
+    Layers, PersistentRequest, PrepareError, PrepareRequest, Prepared, SetupError, SourceError,
+};
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tracing::{debug, warn};
 
 use crate::attempt::millis_since;
 use crate::local::Parts;
 use crate::network::variables;
 use crate::resume::{Saved, lost};
 use crate::runner::Assignment;
+use crate::setup::set_up;
+use crate::shown;
+use crate::warm::{Claimed, Lease};
 
 /// Search path inside.
 const PATH_INSIDE: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -43,6 +49,8 @@ pub(crate) struct Ready {
     pub(crate) saved: Saved,
     pub(crate) running: Box<dyn RunningSandbox>,
     pub(crate) session: Option<Session>,
+    /// Of the warm worker it is, if it is one; dropped when the sandbox is gone.
+    pub(crate) lease: Option<Lease>,
 }
 
 /// A sandbox in which the agent can be started.
@@ -51,6 +59,7 @@ pub(crate) struct Steady {
     parked: Box<dyn ParkedSandbox>,
     payload: Payload,
     session: Option<Session>,
+    lease: Option<Lease>,
 }
 
 impl Steady {
@@ -59,7 +68,7 @@ impl Steady {
         // Before the start: a server that finds an agent running must find this, too.
         self.saved.write(dir)?;
         let running = self.parked.start(self.payload).await.map_err(ProvisionError::Start)?;
-        Ok(Ready { saved: self.saved, running, session: self.session })
+        Ok(Ready { saved: self.saved, running, session: self.session, lease: self.lease })
     }
 }
 
@@ -84,6 +93,17 @@ pub(crate) enum ProvisionError {
     /// No repository, no branch, no room.
     #[error("The workspace could not be made: {0}")]
     Workspace(#[from] PrepareError),
+    /// What the repository wants done first cannot be read, or has to wait.
+    #[error("The repository could not be set up: {0}")]
+    Setup(#[from] SetupError),
+    /// What the repository wants done first failed.
+    #[error("The repository's setup commands failed{}.", code.map(|code| format!(" with exit code {code}")).unwrap_or_default())]
+    SetupFailed {
+        /// Exit code of the one that failed; `None` when it was killed.
+        code: Option<i32>,
+        /// The last of what they printed.
+        output: String,
+    },
     /// The agent cannot take this task.
     #[error("The agent cannot take this task: {0}")]
     Agent(#[from] AgentError),
@@ -120,6 +140,7 @@ impl ProvisionError {
     pub(crate) fn retry(&self) -> bool {
         match self {
             Self::Workspace(error) => error.retry(),
+            Self::Setup(error) => error.retry(),
             Self::Sandbox(error) => matches!(
                 error,
                 SandboxError::Full { .. } | SandboxError::LauncherLost | SandboxError::Io(_)
@@ -130,6 +151,7 @@ impl ProvisionError {
             | Self::Left
             | Self::Source(_)
             | Self::TakenVariable(_)
+            | Self::SetupFailed { .. }
             | Self::Unavailable(_)
             | Self::Agent(_)
             | Self::Start(_)
@@ -147,16 +169,21 @@ impl ProvisionError {
                 Some(hint) => failure.with_hint(hint),
                 None => failure,
             },
+            Self::SetupFailed { output, .. } => failure.with_hint(format!(
+                "Correct [setup] of outpost.toml. They printed at last:\n{output}"
+            )),
             _ => failure,
         }
     }
 }
 
-/// Makes workspace, sandbox and gateway. May be dropped half-way: then nothing was started.
+/// Makes workspace, sandbox and gateway. May be dropped half-way: then nothing was started. A persistent workspace
+/// is put into `entered` as soon as this attempt is in it.
 pub(crate) async fn provision(
     parts: &Parts,
     assignment: &Assignment,
     dir: &Path,
+    entered: &mut Option<Prepared>,
 ) -> Result<Steady, ProvisionError> {
     let spec = &assignment.spec;
     let agent = parts.registry.get(&spec.agent);
@@ -164,12 +191,16 @@ pub(crate) async fn provision(
     let installed = Installed::load(&parts.config.agents_dir, agent.as_ref())?;
     let route = route_of(parts, assignment, agent.as_ref()).await?;
     let exposed = exposed_to(parts, assignment).await?;
-    let prepared = prepare_workspace(parts, assignment, dir).await?;
+    let mut prepared = prepare_workspace(parts, assignment, dir).await?;
+    if prepared.persistent.is_some() {
+        *entered = Some(prepared.clone());
+    }
+    let setup_millis = Box::pin(set_up(parts, assignment, &mut prepared)).await?;
     let handle = Handle::generate()?;
     let run = run_spec(assignment, &prepared, &handle);
     let invocation = agent.invocation(&run, &installed)?;
     let began = Instant::now();
-    let mut parked = make_sandbox(parts, assignment, &invocation, &prepared).await?;
+    let (mut parked, lease) = sandbox_for(parts, assignment, &invocation, &prepared).await?;
     let sandbox_millis = millis_since(began);
     let facts = PreparedFacts {
         branch: prepared.branch.clone(),
@@ -178,7 +209,9 @@ pub(crate) async fn provision(
         timings: PhaseTimings {
             fetch_millis: Some(prepared.fetch_millis),
             checkout_millis: Some(prepared.checkout_millis),
+            setup_millis,
             sandbox_millis: Some(sandbox_millis),
+            warm: Some(lease.is_some()),
             ..PhaseTimings::default()
         },
     };
@@ -195,7 +228,7 @@ pub(crate) async fn provision(
         results: None,
     };
     let payload = payload_of(invocation, exposed, spec.network, &spec.task, &run.workdir)?;
-    Ok(Steady { saved, parked, payload, session })
+    Ok(Steady { saved, parked, payload, session, lease })
 }
 
 async fn prepare_workspace(
@@ -204,6 +237,7 @@ async fn prepare_workspace(
     dir: &Path,
 ) -> Result<Prepared, ProvisionError> {
     let spec = &assignment.spec;
+    let overlays = parts.sandbox.host().await?.overlay;
     let source = match &spec.repo {
         Some(repo) => Some(parts.workspaces.parse_source(repo)?),
         None => None,
@@ -216,8 +250,11 @@ async fn prepare_workspace(
         inside: PathBuf::from(format!("/workspace/{}", assignment.attempt.dispatch)),
         owner: owner(parts).await?,
         task: spec.task.clone(),
-        layers: Layers::Copy,
-        persistent: None,
+        layers: if overlays { Layers::Overlay } else { Layers::Copy },
+        persistent: spec
+            .workspace
+            .as_ref()
+            .map(|workspace| PersistentRequest { user: workspace.user.clone() }),
     };
     // On the heap: it is by far the largest part of an attempt's future.
     Ok(Box::pin(parts.workspaces.prepare(request)).await?)
@@ -236,38 +273,66 @@ pub(crate) fn limits_of(tier: Tier, seconds_max: u64) -> Limits {
     Limits::of_agent(cpu_millis, memory_bytes, disk_bytes, wall_seconds)
 }
 
-async fn make_sandbox(
+/// A sandbox with the workspace in it: a warm worker where there is one, else a new one.
+async fn sandbox_for(
     parts: &Parts,
     assignment: &Assignment,
     invocation: &Invocation,
     prepared: &Prepared,
-) -> Result<Box<dyn ParkedSandbox>, ProvisionError> {
+) -> Result<(Box<dyn ParkedSandbox>, Option<Lease>), ProvisionError> {
     let home = prepared.attempt_dir.join("home");
     make_dir(&home, 0o700, prepared.owner)?;
     write_home(&home, invocation, prepared.owner)?;
-    let timeout_seconds = assignment.spec.timeout_seconds;
+    let binds = shown::workspace(prepared, invocation, &home)?;
+    let (tier, timeout_seconds) = (assignment.spec.tier, assignment.spec.timeout_seconds);
     let seconds_max = timeout_seconds + PARKED_SECONDS_MAX + STOP_GRACE_SECONDS;
-    let mut spec = SandboxSpec::new(assignment.attempt.to_string())
-        .read_write(&prepared.dir, &prepared.inside)
-        .read_write(&home, HOME_INSIDE);
-    spec.limits = limits_of(assignment.spec.tier, seconds_max);
+    let limits = limits_of(tier, seconds_max);
+    match parts.warm.claim(assignment.attempt, &assignment.spec.agent, tier) {
+        Ok(worker) => {
+            let claim = Claim {
+                id: assignment.attempt.to_string(),
+                binds: binds.clone(),
+                wall_seconds: limits.wall_seconds,
+            };
+            if let Some((sandbox, lease)) = take(worker, claim, &invocation.ro_paths).await? {
+                return Ok((sandbox, Some(lease)));
+            }
+        }
+        Err(miss) => debug!(attempt = %assignment.attempt, miss = miss.as_str(), "no warm worker"),
+    }
+    let mut spec = SandboxSpec::new(assignment.attempt.to_string());
+    spec.binds = shown::programs(&invocation.ro_paths)?;
+    spec.binds.extend(binds);
+    spec.limits = limits;
     spec.listener_port = Some(GATEWAY_PORT);
-    for path in invocation.ro_paths.iter().filter(|path| !is_userland(path)) {
-        // What is shown is the thing itself, wherever the links of the host lead.
-        spec = spec.read_only(path.canonicalize()?, path);
+    Ok((create(parts, spec).await?, None))
+}
+
+/// Makes a warm worker the attempt's; `None` when it turns out to be no good.
+async fn take(
+    worker: Claimed,
+    mut claim: Claim,
+    programs: &[PathBuf],
+) -> io::Result<Option<(Box<dyn ParkedSandbox>, Lease)>> {
+    let Claimed { mut sandbox, programs: shown, lease } = worker;
+    // The agent may have been installed anew since the worker was made.
+    let newer = programs.iter().filter(|path| !shown.contains(path));
+    claim.binds.extend(shown::programs(newer)?);
+    let mut tries = 0;
+    loop {
+        match sandbox.claim(claim.clone()).await {
+            Ok(()) => return Ok(Some((sandbox, lease))),
+            Err(SandboxError::AlreadyExists { .. }) if tries < NAME_TRIES_MAX => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(NAME_PAUSE_MILLIS)).await;
+            }
+            Err(error) => {
+                warn!(%error, id = claim.id, "a warm worker could not be claimed; another is made");
+                lease.failed(error.to_string());
+                return Ok(None);
+            }
+        }
     }
-    for (host, inside) in &prepared.ro_binds {
-        spec = spec.read_only(host, inside);
-    }
-    let covers = invocation.repo_masks.iter().enumerate();
-    for (index, mask) in covers.filter(|(_, mask)| prepared.repo_dir.join(&mask.path).is_file()) {
-        // A name that leads through a link of the repository is covered too: the bind lands where
-        // the agent's own open would.
-        let cover = prepared.attempt_dir.join(format!("cover-{index}"));
-        std::fs::write(&cover, &mask.contents)?;
-        spec = spec.read_only(&cover, prepared.inside.join("repo").join(&mask.path));
-    }
-    Ok(create(parts, spec).await?)
 }
 
 /// Makes a sandbox. One of the same name that an earlier server left half built is just ending: its
@@ -285,11 +350,6 @@ pub(crate) async fn create(
         }
     }
     parts.sandbox.create(spec).await
-}
-
-/// Whether every sandbox shows this path already.
-fn is_userland(path: &Path) -> bool {
-    ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|root| path.starts_with(root))
 }
 
 fn isolation_of(parked: &dyn ParkedSandbox) -> Isolation {
@@ -356,12 +416,12 @@ async fn exposed_to(
 fn run_spec(assignment: &Assignment, prepared: &Prepared, handle: &Handle) -> RunSpec {
     let spec = &assignment.spec;
     let inside = prepared.inside.display();
-    let tracked = |path: &String| {
-        let size_bytes = std::fs::symlink_metadata(prepared.repo_dir.join(path))
-            .map_or(0, |metadata| metadata.len());
-        TrackedFile { path: path.clone(), size_bytes }
+    let tracked = |(path, size_bytes): (&String, &u64)| TrackedFile {
+        path: path.clone(),
+        size_bytes: *size_bytes,
     };
-    let first_files = prepared.tracked_files.iter().take(outpost_agents::TRACKED_FILES_MAX);
+    let files = prepared.tracked_files.iter().zip(&prepared.tracked_sizes);
+    let first_files = files.take(outpost_agents::TRACKED_FILES_MAX);
     RunSpec {
         prompt: spec.task.clone(),
         prompt_path: format!("{inside}/task.md"),

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use outpost_core::{AgentDefaults, DispatchSpec, ExitFacts, PreparedFacts, ResultFacts};
 use outpost_types::{
     AgentView, ApiError, AttemptId, DispatchRequest, EventData, Failure, Network, TenantId,
+    WorkspaceView,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -149,6 +150,39 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
         check_hosts(network.level, &network.allow_hosts)
     }
 
+    /// The one name of a repository: that of its persistent workspaces, however a request writes it.
+    fn repo_name(&self, repo: &str) -> String {
+        repo.to_owned()
+    }
+
+    /// The tenant's persistent workspaces, the last used first; at most
+    /// [`outpost_types::limits::WORKSPACES_COUNT_MAX`].
+    ///
+    /// # Errors
+    /// An error for the client: they cannot be read now.
+    async fn workspaces(&self, tenant: &TenantId) -> Result<Vec<WorkspaceView>, ApiError> {
+        let _ = tenant;
+        Ok(Vec::new())
+    }
+
+    /// One persistent workspace of the tenant.
+    ///
+    /// # Errors
+    /// `not_found` where there is none of this id, or it is another tenant's; or it cannot be read.
+    async fn workspace(&self, tenant: &TenantId, id: &str) -> Result<WorkspaceView, ApiError> {
+        let _ = (tenant, id);
+        Err(ApiError::not_found())
+    }
+
+    /// Deletes a persistent workspace of the tenant with all its files.
+    ///
+    /// # Errors
+    /// `not_found` as above; `workspace_in_use` while a run is in it; or the disk.
+    async fn delete_workspace(&self, tenant: &TenantId, id: &str) -> Result<(), ApiError> {
+        let _ = (tenant, id);
+        Err(ApiError::not_found())
+    }
+
     /// Carries out one attempt and reports. Ends after [`Report::Ended`] was taken in, which dropping the
     /// receiver says, or when nobody
     /// listens any more; either way nothing of the attempt is left running.
@@ -158,6 +192,16 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
         commands: mpsc::Receiver<Command>,
         reports: mpsc::Sender<Report>,
     );
+
+    /// How busy the host is: attempts that hold a slot, and dispatches that wait for one. Told whenever it may
+    /// have changed, and cheap; a fleet that prepares for what comes can use it.
+    fn load(&self, attempts: u32, waiting: u32) {
+        let _ = (attempts, waiting);
+    }
+
+    /// The fleet's own work beside attempts, such as workers that wait for one. Begun once, after
+    /// [`Runner::sweep`]; it may end by itself, and ends when it is dropped.
+    async fn tend(&self) {}
 
     /// Removes sandboxes and workspaces of attempts that are not `live`, and holds those that are for
     /// [`Runner::run`] to take up again. Called once, at start.

@@ -60,6 +60,9 @@ pub trait ParkedSandbox: Send + fmt::Debug {
     /// What is enforced for it.
     fn isolation(&self) -> &Isolation;
 
+    /// Whether it still waits: false once it, or its launcher, is known to be gone.
+    fn is_alive(&self) -> bool;
+
     /// The listener on 127.0.0.1 inside, if one was asked for: connections of the payload are accepted here.
     /// It is non-blocking. `None` if it was taken before.
     fn take_listener(&mut self) -> Option<TcpListener>;

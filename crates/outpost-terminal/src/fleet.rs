@@ -1,6 +1,6 @@
 //! What can run on a server and what runs now, as text.
 
-use outpost_types::FleetView;
+use outpost_types::{FleetView, PoolView};
 
 use crate::format::bytes;
 use crate::table::{Column, table};
@@ -15,10 +15,12 @@ pub fn paint_available(surface: Surface, word: &str) -> String {
 /// Numbers of the fleet, and a table of its agents.
 #[must_use]
 pub fn fleet(surface: Surface, fleet: &FleetView) -> String {
-    const COLUMNS: [Column; 7] = [
+    const COLUMNS: [Column; 9] = [
         Column::new("AGENT"),
         Column::new("AVAILABLE").painted(paint_available),
         Column::new("RUNNING").right(),
+        Column::new("WARM").right(),
+        Column::new("HIT RATE").right(),
         Column::new("CPU").right(),
         Column::new("MEMORY").right(),
         Column::new("MODEL"),
@@ -34,6 +36,12 @@ pub fn fleet(surface: Surface, fleet: &FleetView) -> String {
                 sanitize::line(&agent.agent),
                 if available { "yes" } else { "no" }.to_owned(),
                 format!("{}/{}", agent.running, agent.concurrency_max),
+                agent
+                    .pool
+                    .as_ref()
+                    .map(|pool| format!("{}/{}", pool.idle, pool.target))
+                    .unwrap_or_default(),
+                agent.pool.as_ref().map(hit_rate).unwrap_or_default(),
                 format!("{}", f64::from(agent.resources.cpu_millis) / 1_000.0),
                 bytes(agent.resources.memory_bytes),
                 sanitize::line(&agent.default_model_id),
@@ -52,6 +60,12 @@ pub fn fleet(surface: Surface, fleet: &FleetView) -> String {
         heading.push_str(&surface.yellow("; the model is the scripted provider"));
     }
     format!("{heading}\n\n{}", table(surface, &COLUMNS, &rows))
+}
+
+/// Part of the attempts that got a warm worker since the server started.
+fn hit_rate(pool: &PoolView) -> String {
+    let all = pool.hits.saturating_add(pool.misses.values().sum());
+    if all == 0 { "-".to_owned() } else { format!("{} %", pool.hits.saturating_mul(100) / all) }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use outpost_types::{
     AgentAvailability, AgentView, Attention, BudgetScope, CheckResult, ContextLevel, Day,
     DispatchId, DispatchStatus, DispatchView, EventData, EventEnvelope, Failure, FailureCode,
-    FleetView, Isolation, LogStreamName, Network, NetworkLevel, PhaseTimings, Priority, Tier,
-    Timestamp, ToolPhase, Usage, UsageGroup, UsageLine, UsageReport, UsageSum, WorkspaceMode,
+    FleetView, Isolation, LogStreamName, Network, NetworkLevel, PhaseTimings, PoolView, Priority,
+    Tier, Timestamp, ToolPhase, Usage, UsageGroup, UsageLine, UsageReport, UsageSum, WorkspaceMode,
 };
 
 /// When the fake dispatches were made.
@@ -63,7 +63,9 @@ pub(crate) fn completed() -> DispatchView {
             queue_millis: Some(1),
             fetch_millis: Some(30),
             checkout_millis: Some(12),
+            setup_millis: None,
             sandbox_millis: Some(9),
+            warm: Some(true),
             first_output_millis: Some(420),
             agent_millis: Some(2_400),
             collect_millis: Some(210),
@@ -231,6 +233,16 @@ pub(crate) fn fleet() -> FleetView {
             available: reason.is_none(),
             reason: reason.map(Into::into),
         },
+        pool: reason.is_none().then(|| PoolView {
+            min: 1,
+            max: 3,
+            target: 2,
+            starting: 1,
+            idle: 1,
+            hits: 17,
+            misses: [("exhausted".to_owned(), 3)].into(),
+            ..PoolView::default()
+        }),
     };
     FleetView {
         fleet: "local".into(),

@@ -366,9 +366,15 @@ pub struct PhaseTimings {
     /// Checkout into the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkout_millis: Option<u64>,
-    /// Sandbox made and parked.
+    /// Setup commands of the repository; absent where there are none, or their result was there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_millis: Option<u64>,
+    /// Sandbox made and parked, or a warm worker claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_millis: Option<u64>,
+    /// Whether the sandbox was a warm worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<bool>,
     /// "Go" → first output of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_output_millis: Option<u64>,

@@ -1,5 +1,7 @@
 //! What can run here, and what runs now.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Resources, Tier};
@@ -42,6 +44,47 @@ pub struct AgentView {
     pub pinned_version: String,
     /// Whether it can run, and if not why.
     pub availability: AgentAvailability,
+    /// Its warm workers; absent where the fleet has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolView>,
+}
+
+/// Warm workers of an agent: sandboxes that wait for an attempt. Numbers count since the server started.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolView {
+    /// Fewest that are kept ready.
+    pub min: u32,
+    /// Most that are kept ready.
+    pub max: u32,
+    /// How many are wanted ready now.
+    pub target: u32,
+    /// Being made.
+    pub starting: u32,
+    /// Ready.
+    pub idle: u32,
+    /// Given to an attempt.
+    pub busy: u32,
+    /// Ending.
+    pub stopping: u32,
+    /// Attempts that got one.
+    pub hits: u64,
+    /// Attempts that got none, by reason: `disabled`, `other_tier`, `starting`, `exhausted`, `draining`,
+    /// `unavailable`, `backing_off`, `unhealthy`.
+    #[serde(default)]
+    pub misses: BTreeMap<String, u64>,
+    /// Part of the last hour's attempts that got none, 0 to 1; absent without attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hour_miss_rate: Option<f64>,
+    /// Made.
+    pub built: u64,
+    /// Could not be made.
+    pub builds_failed: u64,
+    /// Ended before anybody used them.
+    pub lost: u64,
+    /// Why one could not be made or ended early, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<String>,
 }
 
 /// Whether an agent can run.

@@ -31,7 +31,7 @@ pub use dispatch::{
 pub use error::{ApiError, ErrorCode, Problem};
 pub use event::{Attention, BudgetScope, EventData, EventEnvelope, LogStreamName, ToolPhase};
 pub use failure::{Failure, FailureCode};
-pub use fleet::{AgentAvailability, AgentView, FleetView, Health};
+pub use fleet::{AgentAvailability, AgentView, FleetView, Health, PoolView};
 pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId};
 pub use key::{ApiKeyStatus, Caller, Scope};
 pub use page::{ListQuery, Page};

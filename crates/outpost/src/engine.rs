@@ -85,13 +85,15 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
             money: config.money.clone(),
             network: Network { floor: config.network.clone(), ..Network::default() },
             secrets: Arc::clone(&secrets) as Arc<dyn outpost_types::SecretSource>,
+            warm: config.pool.clone(),
         },
         registry(config)?,
         models,
         Arc::clone(&sandbox) as Arc<dyn outpost_sandbox::Sandbox>,
         workspaces,
         Gateway::new()?,
-    );
+    )
+    .map_err(|problem| anyhow::anyhow!("[pool] of the configuration: {problem}"))?;
     recall_the_day(&config.money, store.as_ref()).await?;
     let engine_config = EngineConfig {
         data_dir: data_dir.clone(),

@@ -16,6 +16,7 @@ use outpost_types::{
     EventEnvelope, EventStream, FleetView, KeyId, ListQuery, LogQuery, LogStream, LogStreamName,
     NetworkRequest, Page, PhaseTimings, PutSecret, RekeyView, Scope, SecretName, SecretScope,
     SecretValue, SecretView, TenantId, Tier, Timestamp, UsageQuery, UsageReport, UsageSum,
+    WorkspaceView,
 };
 use tokio::sync::watch;
 
@@ -38,6 +39,7 @@ struct State {
     idempotency: HashMap<(TenantId, String), (DispatchRequest, DispatchId)>,
     keys: HashMap<String, Result<Arc<Caller>, AuthError>>,
     secrets: BTreeMap<(TenantId, SecretScope, SecretName), (SecretView, SecretValue)>,
+    workspaces: BTreeMap<(TenantId, String), WorkspaceView>,
     unready: Option<String>,
 }
 
@@ -108,6 +110,26 @@ impl Memory {
             ..DispatchRequest::default()
         };
         self.insert(tenant.parse().unwrap(), &request).dispatch_id
+    }
+
+    /// Adds a persistent workspace of `tenant`.
+    pub(crate) fn workspace(&self, tenant: &str, id: &str, in_use: bool) -> WorkspaceView {
+        let view = WorkspaceView {
+            id: id.into(),
+            user_id: "ann\u{e9}".into(),
+            repo: Some("https://github.com/o/r".into()),
+            branch: None,
+            base_commit: "c".repeat(40),
+            size_bytes: 7,
+            too_large: false,
+            in_use,
+            runs: 2,
+            created_at: Timestamp::from_millis(1),
+            used_at: Timestamp::from_millis(2),
+        };
+        let place = (tenant.parse().unwrap(), id.to_owned());
+        self.lock().workspaces.insert(place, view.clone());
+        view
     }
 
     fn insert(&self, tenant: TenantId, request: &DispatchRequest) -> DispatchView {
@@ -491,6 +513,7 @@ impl Api for Session {
                     available: false,
                     reason: Some("not installed".into()),
                 },
+                pool: None,
             }],
         })
     }
@@ -547,6 +570,25 @@ impl Api for Session {
             rows: Vec::new(),
             total: UsageSum { dispatches: 1, ..UsageSum::default() },
         })
+    }
+
+    async fn list_workspaces(&self) -> Result<Vec<WorkspaceView>, ApiError> {
+        let state = self.memory.lock();
+        let own = state.workspaces.iter().filter(|((tenant, _), _)| *tenant == self.tenant);
+        Ok(own.map(|(_, view)| view.clone()).collect())
+    }
+
+    async fn get_workspace(&self, id: &str) -> Result<WorkspaceView, ApiError> {
+        let place = (self.tenant.clone(), id.to_owned());
+        self.memory.lock().workspaces.get(&place).cloned().ok_or_else(ApiError::not_found)
+    }
+
+    async fn delete_workspace(&self, id: &str) -> Result<(), ApiError> {
+        if self.get_workspace(id).await?.in_use {
+            return Err(ApiError::new(ErrorCode::WorkspaceInUse, "A run is in it."));
+        }
+        self.memory.lock().workspaces.remove(&(self.tenant.clone(), id.to_owned()));
+        Ok(())
     }
 
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {

@@ -13,6 +13,7 @@ use outpost_types::{AgentId, Provider};
 use serde::Deserialize;
 
 use super::money::BudgetFile;
+use super::pool::PoolFile;
 use super::{IsolationMinimum, ModelSource, ProviderConfig, is_file};
 use crate::args::GlobalArgs;
 use crate::datadir::DataDir;
@@ -49,6 +50,8 @@ pub(crate) struct ConfigFile {
     pub(super) allow_local_repos: Option<bool>,
     #[serde(default)]
     pub(super) concurrency: ConcurrencyFile,
+    #[serde(default)]
+    pub(super) pool: PoolFile,
     #[serde(default)]
     pub(super) isolation: IsolationFile,
     #[serde(default)]

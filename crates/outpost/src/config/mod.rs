@@ -2,6 +2,7 @@
 
 mod file;
 mod money;
+mod pool;
 mod secrets;
 
 use std::collections::BTreeMap;
@@ -101,6 +102,7 @@ pub(crate) struct Config {
     pub(crate) network: EgressFloor,
     /// Prices, and what may be spent.
     pub(crate) money: Money,
+    pub(crate) pool: outpost_runner::WarmSettings,
     /// File with the key of the secrets, where one was named.
     pub(crate) secrets_key_file: Option<PathBuf>,
 }
@@ -152,6 +154,7 @@ impl Config {
             model,
             network: file.network,
             money: money::money(&file.budget, &file.prices, model)?,
+            pool: pool::settings(&file.pool),
             script: absolute(script)?,
             providers: file::providers(file.providers)?,
             custom_agents: file.agents,

@@ -53,7 +53,7 @@ async fn a_launcher_of_another_version_costs_no_agent() {
     std::fs::rename(&real, &aside).unwrap();
     let too_new = "it speaks versions 2 to 3, this program version 1";
     for (answer, what) in [
-        (greeting(0), "it speaks version 0, this program version 1"),
+        (greeting(0), "it speaks version 0, this program versions 1 to 2"),
         (greeting(2), "it speaks version 2, this program version 1"),
         (json!({"Err": {"protocol": {"message": too_new}}}), too_new),
     ] {
