@@ -8,6 +8,7 @@ use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
     DispatchView, EventStream, FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page,
     PutSecret, RekeyView, SecretName, SecretScope, SecretView, UsageQuery, UsageReport,
+    WorkspaceView, is_workspace_id,
 };
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -188,8 +189,30 @@ impl Api for HttpApi {
         Ok(self.unary(get, UNARY).await?.0)
     }
 
+    async fn list_workspaces(&self) -> Result<Vec<WorkspaceView>, ApiError> {
+        let get = self.request(Method::GET, ["workspaces"]);
+        let (page, _): (Page<WorkspaceView>, _) = self.unary(get, UNARY).await?;
+        Ok(page.items)
+    }
+
+    async fn get_workspace(&self, id: &str) -> Result<WorkspaceView, ApiError> {
+        let get = self.request(Method::GET, ["workspaces", workspace_id(id)?]);
+        Ok(self.unary(get, UNARY).await?.0)
+    }
+
+    async fn delete_workspace(&self, id: &str) -> Result<(), ApiError> {
+        let delete = self.request(Method::DELETE, ["workspaces", workspace_id(id)?]);
+        self.open(delete.timeout(UNARY)).await?;
+        Ok(())
+    }
+
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
         let post = self.request(Method::POST, ["secrets", "rekey"]);
         Ok(self.unary(post, UNARY).await?.0)
     }
+}
+
+/// Other texts may name another address instead of a workspace.
+fn workspace_id(id: &str) -> Result<&str, ApiError> {
+    Some(id).filter(|id| is_workspace_id(id)).ok_or_else(ApiError::not_found)
 }

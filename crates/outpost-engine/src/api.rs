@@ -15,10 +15,10 @@ use outpost_types::{
     AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created, Day,
     DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData, EventStream,
     FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView,
-    SecretName, SecretScope, SecretView, UsageQuery, UsageReport,
+    SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
 };
 use sha2::{Digest as _, Sha256};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::effects::{lock, status_event};
 use crate::engine::{ApplyError, Engine};
@@ -205,6 +205,25 @@ impl Api for EngineApi {
         usage::report(wanted, &rows.map_err(store_error)?)
     }
 
+    async fn list_workspaces(&self) -> Result<Vec<WorkspaceView>, ApiError> {
+        self.engine.inner.runner.workspaces(&self.caller.tenant).await
+    }
+
+    async fn get_workspace(&self, id: &str) -> Result<WorkspaceView, ApiError> {
+        self.engine.inner.runner.workspace(&self.caller.tenant, id).await
+    }
+
+    async fn delete_workspace(&self, id: &str) -> Result<(), ApiError> {
+        let (api, id) = (self.clone(), id.to_owned());
+        let work = async move {
+            let Caller { tenant, key, .. } = api.caller.as_ref();
+            api.engine.inner.runner.delete_workspace(tenant, &id).await?;
+            info!(%tenant, %key, id, "a persistent workspace is deleted");
+            Ok(())
+        };
+        self.engine.inner.tasks.finish("workspaces", work).await.unwrap_or_else(|| Err(panicked()))
+    }
+
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
         let api = self.clone();
         let work = async move { api.secrets().rekey(&api.caller).await };
@@ -233,7 +252,10 @@ impl EngineApi {
             .transpose()?;
         let runner = &self.engine.inner.runner;
         let defaults = runner.admit(&self.caller.tenant, &request).await?;
-        let spec = DispatchSpec::from_request(request, &defaults)?;
+        let mut spec = DispatchSpec::from_request(request, &defaults)?;
+        if let Some(workspace) = &mut spec.workspace {
+            workspace.repo = runner.repo_name(&workspace.repo);
+        }
         let id = DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
         let (tenant, key) = (self.caller.tenant.clone(), self.caller.key);
         let mut dispatch = Dispatch::accept(id, tenant, key, spec, now);

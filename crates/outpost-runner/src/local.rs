@@ -305,7 +305,8 @@ impl Parts {
     async fn check_overlays(&self) -> Result<(), ApiError> {
         // A launcher that cannot be asked now may answer when the attempt begins.
         if self.sandbox.host().await.is_ok_and(|host| !host.overlay) {
-            let message = "Persistent workspaces need overlay mounts, which this host does not offer.";
+            let message =
+                "Persistent workspaces need overlay mounts, which this host does not offer.";
             let error = ApiError::new(ErrorCode::NotSupported, message);
             return Err(ApiError { field: Some("workspaceMode".to_owned()), ..error });
         }
@@ -358,8 +359,10 @@ fn view(workspace: PersistentWorkspace) -> WorkspaceView {
 
 fn workspace_error(error: WorkspaceError) -> ApiError {
     match error {
-        WorkspaceError::Busy => ApiError::new(ErrorCode::WorkspaceInUse, "A run is in the workspace.")
-            .with_hint("Cancel the run or wait for its end, then try again."),
+        WorkspaceError::Busy => {
+            ApiError::new(ErrorCode::WorkspaceInUse, "A run is in the workspace.")
+                .with_hint("Cancel the run or wait for its end, then try again.")
+        }
         WorkspaceError::Io { .. } => {
             warn!(error = &error as &dyn std::error::Error, "a persistent workspace");
             ApiError::new(ErrorCode::Unavailable, error.to_string())

@@ -33,6 +33,9 @@ pub(crate) enum Op {
     DeleteSecret,
     RekeySecrets,
     Usage,
+    Workspaces,
+    Workspace,
+    DeleteWorkspace,
     Fleet,
     HealthFleet,
     Health,
@@ -43,7 +46,7 @@ pub(crate) enum Op {
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -59,6 +62,9 @@ impl Op {
         Self::DeleteSecret,
         Self::RekeySecrets,
         Self::Usage,
+        Self::Workspaces,
+        Self::Workspace,
+        Self::DeleteWorkspace,
         Self::Fleet,
         Self::HealthFleet,
         Self::Health,
@@ -82,6 +88,8 @@ impl Op {
             Self::Secrets => "/secrets",
             Self::RekeySecrets => "/secrets/rekey",
             Self::Usage => "/usage",
+            Self::Workspaces => "/workspaces",
+            Self::Workspace | Self::DeleteWorkspace => "/workspaces/{id}",
             Self::Fleet => "/fleet",
             Self::HealthFleet => "/health/fleet",
             Self::Health => "/health",
@@ -97,7 +105,7 @@ impl Op {
             Self::CreateDispatch | Self::RekeySecrets => Method::POST,
             Self::PutSecret => Method::PUT,
             Self::ChangeNetwork => Method::PATCH,
-            Self::CancelDispatch | Self::DeleteSecret => Method::DELETE,
+            Self::CancelDispatch | Self::DeleteSecret | Self::DeleteWorkspace => Method::DELETE,
             _ => Method::GET,
         }
     }
@@ -107,12 +115,14 @@ impl Op {
         match self {
             Self::CreateDispatch | Self::ChangeNetwork => Access::Key(Scope::Dispatch),
             Self::CancelDispatch => Access::Key(Scope::Cancel),
-            Self::Runs => Access::Key(Scope::List),
+            Self::Runs | Self::Workspaces => Access::Key(Scope::List),
+            Self::DeleteWorkspace => Access::Key(Scope::Delete),
             Self::GetDispatch
             | Self::Events
             | Self::Logs
             | Self::Diff
             | Self::Artifacts
+            | Self::Workspace
             | Self::Fleet
             | Self::HealthFleet => Access::Key(Scope::Status),
             Self::PutSecret
@@ -154,6 +164,9 @@ impl Op {
                 ErrorCode::UnsupportedMediaType,
                 ErrorCode::SecretsUnavailable,
             ],
+            Self::DeleteWorkspace => {
+                &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::WorkspaceInUse]
+            }
             Self::RekeySecrets => &[ErrorCode::InvalidField, ErrorCode::SecretsUnavailable],
             Self::GetDispatch
             | Self::Events
@@ -161,6 +174,7 @@ impl Op {
             | Self::Diff
             | Self::Artifacts
             | Self::Artifact
+            | Self::Workspace
             | Self::DeleteSecret => &[ErrorCode::InvalidField, ErrorCode::NotFound],
             _ => &[ErrorCode::InvalidField],
         }

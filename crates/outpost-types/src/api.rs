@@ -11,7 +11,7 @@ use futures_core::Stream;
 use crate::{
     ApiError, ArtifactView, CancelRequest, Created, DispatchId, DispatchRequest, DispatchView,
     EventEnvelope, FleetView, ListQuery, NetworkRequest, Page, PutSecret, RekeyView, SecretName,
-    SecretScope, SecretView, UsageQuery, UsageReport,
+    SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
 };
 
 /// Events in order, from where the reader asked; ends after the terminal one.
@@ -112,6 +112,16 @@ pub trait Api: Send + Sync {
 
     /// What was used, summed up by the gateway's count; for the operator of every tenant, for others their own.
     async fn usage(&self, query: UsageQuery) -> Result<UsageReport, ApiError>;
+
+    /// The caller's persistent workspaces, the last used first; at most
+    /// [`crate::limits::WORKSPACES_COUNT_MAX`].
+    async fn list_workspaces(&self) -> Result<Vec<WorkspaceView>, ApiError>;
+
+    /// One persistent workspace.
+    async fn get_workspace(&self, id: &str) -> Result<WorkspaceView, ApiError>;
+
+    /// Deletes a persistent workspace with all its files; refused while a run is in it.
+    async fn delete_workspace(&self, id: &str) -> Result<(), ApiError>;
 
     /// Makes a new key and encrypts every secret of every tenant with it. Only for the operator.
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError>;

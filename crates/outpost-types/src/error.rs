@@ -23,6 +23,8 @@ pub enum ErrorCode {
     AlreadyFinished,
     /// The `Idempotency-Key` was used with another body.
     IdempotencyConflict,
+    /// A run is in the workspace.
+    WorkspaceInUse,
     /// The body is over its bound.
     PayloadTooLarge,
     /// The body is of a type that is not read here.
@@ -47,7 +49,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::MalformedBody,
         Self::InvalidField,
         Self::Unauthorized,
@@ -56,6 +58,7 @@ impl ErrorCode {
         Self::MethodNotAllowed,
         Self::AlreadyFinished,
         Self::IdempotencyConflict,
+        Self::WorkspaceInUse,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::AgentUnavailable,
@@ -78,7 +81,7 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::AlreadyFinished | Self::IdempotencyConflict => 409,
+            Self::AlreadyFinished | Self::IdempotencyConflict | Self::WorkspaceInUse => 409,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::AgentUnavailable | Self::RepoNotAllowed | Self::NotSupported => 422,
@@ -100,6 +103,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyFinished => "already_finished",
             Self::IdempotencyConflict => "idempotency_conflict",
+            Self::WorkspaceInUse => "workspace_in_use",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::AgentUnavailable => "agent_unavailable",

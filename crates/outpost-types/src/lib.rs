@@ -20,6 +20,7 @@ mod secret;
 mod status;
 mod time;
 mod usage;
+mod workspace;
 
 pub use agent::{AgentId, BuiltinAgent, Provider, Resources, Tier};
 pub use api::{Api, ByteStream, EventStream, LogQuery, LogStream};
@@ -44,3 +45,4 @@ pub use time::Timestamp;
 pub use usage::{
     Day, NotADay, UsageGroup, UsageLine, UsageQuery, UsageReport, UsageSum, fits_a_report,
 };
+pub use workspace::{WorkspaceView, is_workspace_id};

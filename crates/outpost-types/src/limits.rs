@@ -97,6 +97,8 @@ pub const SECRET_BYTES_MAX: usize = 65_536;
 pub const PROVIDER_KEY_BYTES_MAX: usize = 4_096;
 /// Most secrets of one tenant, and of the platform.
 pub const SECRETS_COUNT_MAX: usize = 256;
+/// Most persistent workspaces that are listed.
+pub const WORKSPACES_COUNT_MAX: usize = 1_000;
 /// Most and usual days of a report of what was used.
 pub const USAGE_DAYS_MAX: u64 = 366;
 /// See [`USAGE_DAYS_MAX`].

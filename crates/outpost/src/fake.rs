@@ -10,7 +10,7 @@ use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
     DispatchStatus, DispatchView, ErrorCode, EventEnvelope, EventStream, FleetView, ListQuery,
     LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView, SecretKind, SecretName,
-    SecretScope, SecretView, UsageQuery, UsageReport,
+    SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
 };
 
 pub(crate) use crate::samples::*;
@@ -30,6 +30,8 @@ pub(crate) enum Call {
     PutSecret(SecretName, PutSecret),
     /// A secret was removed.
     DeleteSecret(SecretName, SecretScope),
+    /// A persistent workspace was deleted.
+    DeleteWorkspace(String),
 }
 
 /// The fake.
@@ -235,8 +237,41 @@ impl Api for FakeApi {
         Ok(usage_report())
     }
 
+    async fn list_workspaces(&self) -> Result<Vec<WorkspaceView>, ApiError> {
+        Ok(vec![workspace("ann", true), workspace("default", false)])
+    }
+
+    async fn get_workspace(&self, id: &str) -> Result<WorkspaceView, ApiError> {
+        let mut all = self.list_workspaces().await?.into_iter();
+        all.find(|view| view.id == id).ok_or_else(ApiError::not_found)
+    }
+
+    async fn delete_workspace(&self, id: &str) -> Result<(), ApiError> {
+        if self.get_workspace(id).await?.in_use {
+            return Err(ApiError::new(ErrorCode::WorkspaceInUse, "A run is in the workspace."));
+        }
+        self.calls.lock().unwrap().push(Call::DeleteWorkspace(id.to_owned()));
+        Ok(())
+    }
+
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
         Ok(RekeyView { key_id: "0123456789abcdef".into(), versions: 4, old_key_left: false })
+    }
+}
+
+fn workspace(user: &str, in_use: bool) -> WorkspaceView {
+    WorkspaceView {
+        id: if in_use { "a" } else { "b" }.repeat(32),
+        user_id: user.into(),
+        repo: Some("https://github.com/o/r".into()),
+        branch: Some("main".into()),
+        base_commit: "c".repeat(40),
+        size_bytes: 2_048,
+        too_large: false,
+        in_use,
+        runs: 3,
+        created_at: CREATED_AT,
+        used_at: CREATED_AT,
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
 use outpost_types::limits::SECRET_NAME_BYTES_MAX;
-use outpost_types::{ApiError, DispatchId, SecretName};
+use outpost_types::{ApiError, DispatchId, SecretName, is_workspace_id};
 
 use crate::files::is_artifact_name;
 use crate::problem::Refusal;
@@ -41,6 +41,20 @@ impl<S: Send + Sync> FromRequestParts<S> for FilePath {
             .ok_or_else(ApiError::not_found)?;
         let id = id(&params)?;
         Ok(Self { id, name })
+    }
+}
+
+/// The persistent workspace a path names.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkspacePath(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for WorkspacePath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        let id = params.iter().find(|(name, _)| *name == "id").map(|(_, value)| value.to_owned());
+        Ok(Self(id.filter(|id| is_workspace_id(id)).ok_or_else(ApiError::not_found)?))
     }
 }
 

@@ -7,6 +7,7 @@ mod ids;
 mod secrets;
 mod streams;
 mod usage;
+mod workspaces;
 
 use std::sync::Arc;
 
@@ -39,6 +40,10 @@ pub(crate) use secrets::{
 };
 pub(crate) use streams::{__path_diff, __path_events, __path_logs, last_event_id};
 pub(crate) use usage::__path_read as __path_usage;
+pub(crate) use workspaces::{
+    __path_delete as __path_delete_workspace, __path_get as __path_workspace,
+    __path_list as __path_workspaces,
+};
 
 /// What all requests share.
 pub(crate) struct Shared {
@@ -109,6 +114,9 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::DeleteSecret => on(filter, secrets::delete),
         Op::RekeySecrets => on(filter, secrets::rekey),
         Op::Usage => on(filter, usage::read),
+        Op::Workspaces => on(filter, workspaces::list),
+        Op::Workspace => on(filter, workspaces::get),
+        Op::DeleteWorkspace => on(filter, workspaces::delete),
         Op::Fleet => on(filter, health::fleet),
         Op::HealthFleet => on(filter, health::health_fleet),
         Op::Health => on(filter, health::health),

@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, problem};
 
+/// The persistent workspace of the tenant of the usual keys.
+const WORKSPACE: &str = "0123456789abcdef0123456789abcdef";
+/// That of another tenant.
+const FOREIGN_WORKSPACE: &str = "fedcba9876543210fedcba9876543210";
+
 struct Op {
     id: String,
     method: Method,
@@ -74,6 +79,9 @@ fn row(operation: &str, id: &str) -> Row {
         "deleteSecret" => get("/secrets/A_1".into()),
         "rekeySecrets" => get("/secrets/rekey".into()),
         "readUsage" => get("/usage".into()),
+        "listWorkspaces" => get("/workspaces".into()),
+        "getWorkspace" => get(workspace(id)),
+        "deleteWorkspace" => Row { status: 204, ..get(workspace(id)) },
         "fleet" => get("/fleet".into()),
         "healthFleet" => get("/health/fleet".into()),
         "health" => get("/health".into()),
@@ -82,6 +90,12 @@ fn row(operation: &str, id: &str) -> Row {
         "openapi" => get("/openapi.json".into()),
         other => panic!("no row for the operation {other}: add one"),
     }
+}
+
+/// The path of the workspace that belongs to whoever has the dispatch `id`.
+fn workspace(id: &str) -> String {
+    let is_dispatch = id.parse::<outpost_types::DispatchId>().is_ok();
+    format!("/workspaces/{}", if is_dispatch { WORKSPACE } else { id })
 }
 
 fn ask(server: &Server, op: &Op, path: &str, key: Option<&str>) -> RequestBuilder {
@@ -111,6 +125,7 @@ fn parameters<'a>(op: &'a Op, place: &str) -> Vec<&'a Value> {
 async fn prepared(server: &Server) -> String {
     let id = server.memory.add("local");
     server.memory.keep(id, "a/b.txt", b"kept");
+    server.memory.workspace("local", WORKSPACE, false);
     let secret = server.request(Method::PUT, "/secrets/A_1").json(&json!({"value": "canary-0"}));
     assert_eq!(secret.send().await.unwrap().status(), 200);
     id.to_string()
@@ -172,7 +187,9 @@ async fn unknown_malformed_and_foreign_ids_look_alike() {
     let server = Server::start().await;
     let foreign = server.memory.add("acme");
     server.memory.keep(foreign, "a/b.txt", b"kept");
+    server.memory.workspace("acme", FOREIGN_WORKSPACE, false);
     let ids = [
+        FOREIGN_WORKSPACE.to_owned(),
         foreign.to_string(),
         "01J9Z3NDEKTSV4RRFFQ69G5FAV".to_owned(),
         "nonsense".to_owned(),
