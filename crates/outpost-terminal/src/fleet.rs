@@ -65,7 +65,8 @@ pub fn fleet(surface: Surface, fleet: &FleetView) -> String {
 /// Part of the attempts that got a warm worker since the server started.
 fn hit_rate(pool: &PoolView) -> String {
     let all = pool.hits.saturating_add(pool.misses.values().sum());
-    if all == 0 { "-".to_owned() } else { format!("{} %", pool.hits.saturating_mul(100) / all) }
+    let percent = pool.hits.saturating_mul(100).checked_div(all);
+    percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent} %"))
 }
 
 #[cfg(test)]

@@ -8,4 +8,5 @@ mod puppet;
 mod usage;
 mod vault;
 mod waiting;
+mod workspaces;
 mod world;

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use outpost_core::{AgentDefaults, AgentVerdict, ExitFacts, ResultFacts};
 use outpost_runner::{Assignment, Command, Outcome, Report, Resume, Runner};
-use outpost_types::{AgentView, ApiError, AttemptId, DispatchRequest, Network, TenantId, Tier};
+use outpost_types::{
+    AgentView, ApiError, AttemptId, DispatchRequest, Network, TenantId, Tier, Timestamp,
+    WorkspaceView,
+};
 use tokio::sync::{mpsc, watch};
 
 /// What happened to one attempt so far.
@@ -27,6 +30,8 @@ pub(crate) struct Puppet {
     /// Attempts whose agent may end.
     released: watch::Sender<BTreeSet<AttemptId>>,
     swept: Mutex<Vec<BTreeSet<AttemptId>>>,
+    /// Persistent workspaces: whose, and their ids.
+    pub(crate) workspaces: Mutex<BTreeSet<(TenantId, String)>>,
 }
 
 impl Puppet {
@@ -35,6 +40,7 @@ impl Puppet {
             seen: watch::Sender::default(),
             released: watch::Sender::default(),
             swept: Mutex::default(),
+            workspaces: Mutex::default(),
         })
     }
 
@@ -88,6 +94,25 @@ impl Runner for Puppet {
     ) -> Result<AgentDefaults, ApiError> {
         let agent = request.agent.parse().unwrap();
         Ok(AgentDefaults { agent, model_id: "none".into(), tier: Tier::Fast })
+    }
+
+    fn repo_name(&self, repo: &str) -> String {
+        format!("/repos/{}", repo.trim_start_matches("./"))
+    }
+
+    async fn workspaces(&self, tenant: &TenantId) -> Result<Vec<WorkspaceView>, ApiError> {
+        let all = self.workspaces.lock().unwrap();
+        Ok(all.iter().filter(|(whose, _)| whose == tenant).map(|(_, id)| workspace(id)).collect())
+    }
+
+    async fn workspace(&self, tenant: &TenantId, id: &str) -> Result<WorkspaceView, ApiError> {
+        let found = self.workspaces.lock().unwrap().contains(&(tenant.clone(), id.to_owned()));
+        found.then(|| workspace(id)).ok_or_else(ApiError::not_found)
+    }
+
+    async fn delete_workspace(&self, tenant: &TenantId, id: &str) -> Result<(), ApiError> {
+        let removed = self.workspaces.lock().unwrap().remove(&(tenant.clone(), id.to_owned()));
+        removed.then_some(()).ok_or_else(ApiError::not_found)
     }
 
     async fn run(
@@ -150,5 +175,21 @@ fn results() -> ResultFacts {
         files_changed: None,
         checks: Vec::new(),
         collect_millis: 1,
+    }
+}
+
+fn workspace(id: &str) -> WorkspaceView {
+    WorkspaceView {
+        id: id.to_owned(),
+        user_id: "ann".into(),
+        repo: None,
+        branch: None,
+        base_commit: String::new(),
+        size_bytes: 0,
+        too_large: false,
+        in_use: false,
+        runs: 1,
+        created_at: Timestamp::from_millis(1),
+        used_at: Timestamp::from_millis(1),
     }
 }
