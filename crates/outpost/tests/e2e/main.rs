@@ -11,6 +11,8 @@ mod hostile;
 mod input;
 mod lifecycle;
 mod money;
+mod pool;
 mod redirect;
 mod restart;
 mod versions;
+mod workspaces;
