@@ -19,8 +19,7 @@ use outpost_store::{SqliteOptions, SqliteStore, Store, USAGE_ROWS_MAX, day_of};
 use outpost_types::limits::WAITING_COUNT_MAX;
 use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
 use outpost_workspace::{
-    CACHE_BYTES_MAX_DEFAULT, PersistentConfig, REPO_BYTES_MAX_DEFAULT, Secret as Token,
-    WORKSPACE_BYTES_MAX_DEFAULT, WORKSPACE_IDLE_SECONDS_DEFAULT, Workspaces, WorkspacesConfig,
+    PersistentConfig, REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -225,11 +224,11 @@ fn workspaces_config(config: &Config, data_dir: &Path) -> WorkspacesConfig {
         github_base: std::env::var(CODE_HOST_VARIABLE)
             .unwrap_or_else(|_| CODE_HOST_DEFAULT.to_owned()),
         repo_bytes_max: REPO_BYTES_MAX_DEFAULT,
-        cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
+        cache_bytes_max: config.workspaces.cache_bytes_max,
         persistent: PersistentConfig {
             dir: data_dir.join("workspaces"),
-            bytes_max: WORKSPACE_BYTES_MAX_DEFAULT,
-            idle_seconds_max: WORKSPACE_IDLE_SECONDS_DEFAULT,
+            bytes_max: config.workspaces.bytes_max,
+            idle_seconds_max: config.workspaces.idle_seconds,
         },
         git: find_program("git").unwrap_or_else(|| "/usr/bin/git".into()),
         token: TOKEN_VARIABLES.iter().find_map(variable).map(Token::new),

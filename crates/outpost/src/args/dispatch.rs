@@ -78,7 +78,7 @@ pub(crate) struct DispatchArgs {
     #[arg(long = "secret", value_name = "NAME")]
     pub(crate) secrets: Vec<String>,
 
-    /// Who asks, in your own words
+    /// Who asks, in your own words; each has persistent workspaces of its own
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 
@@ -95,8 +95,12 @@ pub(crate) struct DispatchArgs {
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(crate) allow_hosts: Vec<String>,
 
+    /// Work in the workspace that is kept for this user and repository: with what earlier dispatches left
+    #[arg(long)]
+    pub(crate) persistent: bool,
+
     /// Whether the workspace is kept for the next dispatch [default: ephemeral]
-    #[arg(long, value_enum, value_name = "MODE")]
+    #[arg(long, value_enum, value_name = "MODE", conflicts_with = "persistent")]
     pub(crate) workspace_mode: Option<WorkspaceArg>,
 
     /// Asking again with the same text within 24 h gives the same dispatch

@@ -9,6 +9,7 @@ mod operate;
 mod read;
 mod secrets;
 mod value;
+mod workspaces;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,7 @@ pub(crate) use read::{
     UsageArgs,
 };
 pub(crate) use secrets::{SecretSetArgs, SecretsArgs, SecretsCommand};
+pub(crate) use workspaces::{WorkspacesArgs, WorkspacesCommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -128,6 +130,8 @@ pub(crate) enum Command {
     Agents(AgentsArgs),
     /// Keys and other secrets of dispatches, encrypted
     Secrets(SecretsArgs),
+    /// Persistent workspaces: files that dispatches leave for the next one
+    Workspaces(WorkspacesArgs),
     /// What was used: tokens and dollars, summed up
     Usage(UsageArgs),
     /// What can run on the server, and what runs now

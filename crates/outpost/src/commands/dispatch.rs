@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use outpost_terminal::format::short_id;
 use outpost_terminal::{card, sanitize};
 use outpost_types::limits::TASK_BYTES_MAX;
-use outpost_types::{Api, DispatchRequest, DispatchView};
+use outpost_types::{Api, DispatchRequest, DispatchView, WorkspaceMode};
 
 use crate::args::DispatchArgs;
 use crate::check;
@@ -203,7 +203,7 @@ fn request(
         repo: args.repo.clone(),
         branch: args.branch.clone(),
         context_level: args.context_level.map(Into::into),
-        workspace_mode: args.workspace_mode.map(Into::into),
+        workspace_mode: workspace_mode(args),
         timeout_seconds: args.timeout,
         priority: args.priority.map(Into::into),
         deadline_seconds: args.deadline,
@@ -216,6 +216,13 @@ fn request(
         secrets: args.secrets.clone(),
         allow_hosts: args.allow_hosts.clone(),
     })
+}
+
+fn workspace_mode(args: &DispatchArgs) -> Option<WorkspaceMode> {
+    match args.persistent {
+        true => Some(WorkspaceMode::Persistent),
+        false => args.workspace_mode.map(Into::into),
+    }
 }
 
 /// The first agent that can run.
@@ -350,6 +357,17 @@ mod tests {
         // A worktree has a file there.
         std::fs::write(dir.path().join(".git"), "gitdir: x").unwrap();
         assert_eq!(repository_around(&deep).as_deref(), Some(dir.path()));
+    }
+
+    #[test]
+    fn a_persistent_workspace_is_asked_for_in_two_ways() {
+        for flags in [vec!["--persistent"], vec!["--workspace-mode", "persistent"]] {
+            let args = parse(&[vec!["do it", "--user", "ann"], flags].concat());
+            let wish = request(&args, None, "do it".into()).unwrap();
+            assert_eq!(wish.workspace_mode, Some(WorkspaceMode::Persistent));
+            assert_eq!(wish.user_id.as_deref(), Some("ann"));
+        }
+        assert_eq!(workspace_mode(&parse(&["do it"])), None);
     }
 
     #[tokio::test]

@@ -20,8 +20,9 @@ pub(crate) mod selftest;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod usage;
+pub(crate) mod workspaces;
 
-use crate::args::{AgentsCommand, Command, SecretsCommand};
+use crate::args::{AgentsCommand, Command, SecretsCommand, WorkspacesCommand};
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -51,6 +52,14 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
             }
             SecretsCommand::Rekey => secrets::rekey(ui, &*ctx.connect().await?.api).await,
         },
+        Command::Workspaces(args) => {
+            let api = ctx.connect().await?.api;
+            match args.command {
+                WorkspacesCommand::Ls => workspaces::ls(ui, &*api).await,
+                WorkspacesCommand::Show(args) => workspaces::show(ui, &*api, &args.id).await,
+                WorkspacesCommand::Rm(args) => workspaces::rm(ui, &*api, &args.id).await,
+            }
+        }
         Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Fleet => fleet::run(ui, &*ctx.connect().await?.api).await,
         Command::Agents(args) => match args.command {

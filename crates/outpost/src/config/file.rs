@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::money::BudgetFile;
 use super::pool::PoolFile;
+use super::workspaces::WorkspacesFile;
 use super::{IsolationMinimum, ModelSource, ProviderConfig, is_file};
 use crate::args::GlobalArgs;
 use crate::datadir::DataDir;
@@ -52,6 +53,8 @@ pub(crate) struct ConfigFile {
     pub(super) concurrency: ConcurrencyFile,
     #[serde(default)]
     pub(super) pool: PoolFile,
+    #[serde(default)]
+    pub(super) workspaces: WorkspacesFile,
     #[serde(default)]
     pub(super) isolation: IsolationFile,
     #[serde(default)]

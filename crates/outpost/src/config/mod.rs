@@ -4,6 +4,7 @@ mod file;
 mod money;
 mod pool;
 mod secrets;
+mod workspaces;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::error::CliError;
 use crate::secret::Secret;
 
 pub(crate) use file::{ConfigFile, TEMPLATE};
+pub(crate) use workspaces::WorkspaceBounds;
 
 /// Port when none is configured.
 pub(crate) const PORT_DEFAULT: u16 = 7711;
@@ -103,6 +105,8 @@ pub(crate) struct Config {
     /// Prices, and what may be spent.
     pub(crate) money: Money,
     pub(crate) pool: outpost_runner::WarmSettings,
+    /// How much workspaces may take, and for how long.
+    pub(crate) workspaces: WorkspaceBounds,
     /// File with the key of the secrets, where one was named.
     pub(crate) secrets_key_file: Option<PathBuf>,
 }
@@ -155,6 +159,7 @@ impl Config {
             network: file.network,
             money: money::money(&file.budget, &file.prices, model)?,
             pool: pool::settings(&file.pool),
+            workspaces: workspaces::bounds(file.workspaces)?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,
             custom_agents: file.agents,
@@ -281,6 +286,9 @@ mod tests {
             ("[concurrency]\nhost = 0", "concurrency"),
             ("[concurrency.agents]\nclaude = 5000", "concurrency.agents.claude"),
             ("[model]\nscript = \"x.toml\"", "script"),
+            ("[workspaces]\nidle_seconds = 5", "workspaces.idle_seconds"),
+            ("[workspaces]\nbytes_max = 1", "workspaces.bytes_max"),
+            ("[workspaces]\ncache_bytes_max = 0", "workspaces.cache_bytes_max"),
             ("[providers.anthropic]\nbase_url = \"ftp://x\"", "providers.anthropic.base_url"),
             ("[providers.anthropic]\nkey_env = \"A B\"", "providers.anthropic.key_env"),
         ] {
