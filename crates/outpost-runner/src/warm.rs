@@ -276,18 +276,22 @@ impl Parts {
     }
 
     async fn make(&self, worker: WorkerId, agent: &AgentId, tier: Tier) {
-        let unwanted = match self.build(worker, agent, tier).await {
-            Ok(made) => self.warm.park(worker, made),
+        let (gone, unwanted) = match self.build(worker, agent, tier).await {
+            Ok(made) => (made.sandbox.gone(), self.warm.park(worker, made)),
             Err(reason) => {
                 self.warm.lock().places.remove(&worker);
                 self.warm.tell(&Event::BuildFailed { worker, reason });
                 return;
             }
         };
-        match unwanted {
-            None => self.warm.tell(&Event::Started { worker }),
-            Some(unwanted) => self.discard(worker, unwanted).await,
+        if let Some(unwanted) = unwanted {
+            return self.discard(worker, unwanted).await;
         }
+        self.warm.tell(&Event::Started { worker });
+        gone.await;
+        // Whoever stopped it, or has it, told so already or will: hearing it twice changes nothing.
+        self.warm.lock().places.remove(&worker);
+        self.warm.tell(&Event::WorkerEnded { worker, reason: "it ended by itself".to_owned() });
     }
 
     async fn build(&self, id: WorkerId, agent: &AgentId, tier: Tier) -> Result<Worker, String> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -278,6 +279,18 @@ impl ParkedSandbox for Parked {
 
     fn isolation(&self) -> &Isolation {
         &self.isolation
+    }
+
+    fn gone(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let Some(handle) = &self.handle else { return Box::pin(std::future::ready(())) };
+        let (mut end, mut closed) = (handle.end.clone(), handle.link.closed());
+        Box::pin(async move {
+            tokio::select! {
+                // A sender that is gone says the same.
+                _ = end.wait_for(Option::is_some) => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+        })
     }
 
     fn is_alive(&self) -> bool {

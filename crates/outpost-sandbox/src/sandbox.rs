@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::TcpListener;
+use std::pin::Pin;
 
 use async_trait::async_trait;
 use tokio::net::unix::pipe;
@@ -62,6 +63,9 @@ pub trait ParkedSandbox: Send + fmt::Debug {
 
     /// Whether it still waits: false once it, or its launcher, is known to be gone.
     fn is_alive(&self) -> bool;
+
+    /// Ends when it, or its launcher, is known to be gone, whatever becomes of this value.
+    fn gone(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
     /// The listener on 127.0.0.1 inside, if one was asked for: connections of the payload are accepted here.
     /// It is non-blocking. `None` if it was taken before.
