@@ -1,11 +1,12 @@
 //! What must always be true, looked at whenever the world changes and once a second. It sees
 //! everything, and nothing here has a part in the decisions of the server.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use outpost_core::{Dispatch, Limits, State, Stop};
 use outpost_types::limits::{PROVISION_TRIES_MAX, STOP_GRACE_SECONDS};
-use outpost_types::{AttemptId, DispatchId, DispatchStatus, FailureCode};
+use outpost_types::{AttemptId, DispatchId, DispatchStatus, FailureCode, Priority};
 
 use crate::disk::Disk;
 use crate::host::{BACKSTOP_SECONDS, Phase};
@@ -149,6 +150,8 @@ impl Check {
             let of_tenant = count(&|other| other.tenant == record.tenant);
             let fits = limits.tenant_attempts_max.is_none_or(|max| of_tenant <= max);
             require!(self, fits, "{of_tenant} attempts of tenant {}", record.tenant);
+            let together = count(&|other| same_workspace(record, other));
+            require!(self, together <= 1, "{together} attempts in the workspace of {}", record.id);
         }
     }
 
@@ -267,7 +270,11 @@ impl Check {
                 && limits
                     .tenant_attempts_max
                     .is_none_or(|max| count(&|other| other.tenant == *tenant) < max as usize);
-            if ready && free {
+            let first = disk.records.values().all(|other| {
+                !same_workspace(record, other)
+                    || !(other.holds_slot() || other.waits() && rank(other) < rank(record))
+            });
+            if ready && free && first {
                 let since = self.idle_since.get(&record.id).copied().unwrap_or(now);
                 let waited = (now - since) / SECOND_MICROS;
                 require!(
@@ -320,6 +327,18 @@ impl Check {
         // A retry that backs off waits for the wall clock, which may have been set back.
         jobs + 3 * crate::plan::JUMP_SECONDS_MAX + 60
     }
+}
+
+/// Whether both work in one persistent workspace.
+fn same_workspace(one: &Dispatch, other: &Dispatch) -> bool {
+    one.spec.workspace.is_some()
+        && one.tenant == other.tenant
+        && one.spec.workspace == other.spec.workspace
+}
+
+/// Their order in the line for it.
+fn rank(record: &Dispatch) -> (Reverse<Priority>, DispatchId) {
+    (Reverse(record.spec.priority), record.id)
 }
 
 fn stop_of(record: &Dispatch) -> Option<&Stop> {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use outpost_core::{AgentDefaults, Dispatch, DispatchSpec, Event};
 use outpost_types::limits::IDEMPOTENCY_TTL_SECONDS;
-use outpost_types::{DispatchId, DispatchRequest, KeyId, TenantId, Tier};
+use outpost_types::{DispatchId, DispatchRequest, KeyId, TenantId, Tier, WorkspaceMode};
 
 use crate::disk::{self, Accepted, DiskError};
 use crate::plan::{Cancel, Job, Mutant, Plan};
@@ -172,6 +172,9 @@ fn spec_of(job: &Job, index: usize) -> DispatchSpec {
         timeout_seconds: Some(job.timeout_seconds),
         deadline_seconds: Some(job.deadline_seconds),
         priority: Some(job.priority),
+        workspace_mode: job.workspace_of.map(|_| WorkspaceMode::Persistent),
+        user_id: job.workspace_of.map(str::to_owned),
+        repo: Some("acme/one".to_owned()),
         ..DispatchRequest::default()
     };
     let defaults = AgentDefaults {

@@ -88,7 +88,7 @@ async fn look(server: &Rc<Server>, limits: &Limits) {
 fn hold_back(server: &Server, id: DispatchId) {
     let Some(live) = server.live_one(id) else { return };
     let record = live.snapshot();
-    server.queue.borrow_mut().observe(Some(&record), &record);
+    server.observe(Some(&record), &record);
 }
 
 async fn change(server: &Rc<Server>, id: DispatchId, event: &Event) -> Change {

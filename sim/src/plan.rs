@@ -80,6 +80,8 @@ pub struct Job {
     pub collect_millis: u64,
     /// When it is cancelled.
     pub cancel: Option<Cancel>,
+    /// It works in the persistent workspace of this user.
+    pub workspace_of: Option<&'static str>,
 }
 
 /// How often something goes wrong, parts per million.
@@ -193,6 +195,7 @@ fn job(rng: &mut Rng) -> Job {
         behaviour,
         collect_millis: rng.range(1, 3_000),
         cancel: rng.chance(350_000).then(|| Cancel::After(rng.range(0, 20_000))),
+        workspace_of: rng.chance(300_000).then(|| ["ann", "bob"][(rng.next() % 2) as usize]),
     }
 }
 
@@ -262,6 +265,8 @@ mutants! {
     SlotLeak = "slot-leak",
     /// The placer looks at no limit.
     NoLimits = "no-limits",
+    /// The placer does not know who works in which workspace.
+    WorkspacesShared = "workspaces-shared",
     /// A report of an older attempt is taken for one of the current.
     TrustStale = "trust-stale",
     /// A store that cannot write is asked once.

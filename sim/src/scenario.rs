@@ -63,6 +63,7 @@ fn job() -> Job {
         behaviour: AgentPlan { runs_millis: Some(300), code: 0, ignores_term: false },
         collect_millis: 50,
         cancel: None,
+        workspace_of: None,
     }
 }
 
@@ -110,6 +111,12 @@ pub fn all() -> Vec<Scenario> {
     let mut waits = plan(job());
     waits.jobs.push(Job { at_millis: 30, ..job() });
     scenarios.push(named("two, one slot", waits));
+    let of_ann = Job { workspace_of: Some("ann"), ..job() };
+    let mut shared = plan(of_ann.clone());
+    shared.limits.agent_attempts_max_default = 3;
+    shared.limits.host_attempts_max = 3;
+    shared.jobs.push(Job { at_millis: 30, ..of_ann });
+    scenarios.push(named("two, one workspace", shared));
     let mut expires = plan(Job { behaviour: hangs(true), timeout_seconds: 60, ..job() });
     expires.jobs.push(Job { at_millis: 30, deadline_seconds: 30, ..job() });
     scenarios.push(named("a deadline passes in the queue", expires));

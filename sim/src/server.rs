@@ -191,7 +191,7 @@ impl Server {
     /// The record is durable: it is seen from now on, and may want a slot.
     pub(crate) fn enqueue(&self, live: &Live) {
         let record = live.record.borrow();
-        self.queue.borrow_mut().observe(None, &record);
+        self.observe(None, &record);
         live.open.set(true);
         self.fresh.borrow_mut().insert(record.id);
     }
@@ -352,11 +352,25 @@ impl Server {
         }
     }
 
+    /// Keeps the queue in step with the records.
+    pub(crate) fn observe(&self, before: Option<&Dispatch>, after: &Dispatch) {
+        let mut queue = self.queue.borrow_mut();
+        if !self.world.has(Mutant::WorkspacesShared) {
+            return queue.observe(before, after);
+        }
+        let apart = |record: &Dispatch| {
+            let mut record = record.clone();
+            record.spec.workspace = None;
+            record
+        };
+        queue.observe(before.map(apart).as_ref(), &apart(after));
+    }
+
     fn announce(&self, live: &Rc<Live>, before: &Dispatch, after: &Dispatch) {
         let leaks = self.world.has(Mutant::SlotLeak)
             && before.holds_slot()
             && matches!(after.state, State::Queued { .. });
-        self.queue.borrow_mut().observe(if leaks { None } else { Some(before) }, after);
+        self.observe(if leaks { None } else { Some(before) }, after);
         *live.record.borrow_mut() = after.clone();
         live.changed.notify();
         if after.status().is_terminal() {
