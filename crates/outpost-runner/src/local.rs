@@ -15,7 +15,9 @@ use outpost_types::{
     SecretError, SecretSource, TenantId, Timestamp, WorkspaceMode, WorkspaceView,
     limits::WORKSPACES_COUNT_MAX,
 };
-use outpost_workspace::{PersistentWorkspace, SourceError, WorkspaceError, Workspaces};
+use outpost_workspace::{
+    PersistentWorkspace, SetupNetwork, SourceError, WorkspaceError, Workspaces,
+};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -53,6 +55,9 @@ pub struct LocalRunnerConfig {
     pub secrets: Arc<dyn SecretSource>,
     /// How many workers wait for an attempt.
     pub warm: WarmSettings,
+    /// What the setup commands of repositories may reach, if they ask for it, when the dispatch itself has no
+    /// network.
+    pub setup_network: SetupNetwork,
 }
 
 /// The local fleet.

@@ -101,6 +101,8 @@ pub(crate) enum ProvisionError {
     SetupFailed {
         /// Exit code of the one that failed; `None` when it was killed.
         code: Option<i32>,
+        /// They had no network.
+        closed: bool,
         /// The last of what they printed.
         output: String,
     },
@@ -169,9 +171,17 @@ impl ProvisionError {
                 Some(hint) => failure.with_hint(hint),
                 None => failure,
             },
-            Self::SetupFailed { output, .. } => failure.with_hint(format!(
-                "Correct [setup] of outpost.toml. They printed at last:\n{output}"
-            )),
+            Self::SetupFailed { closed, output, .. } => {
+                let network = if closed {
+                    " They had no network; `--network trusted`, or `[setup] network` of the server's \
+                     configuration, opens package registries to those that ask for it."
+                } else {
+                    ""
+                };
+                failure.with_hint(format!(
+                    "Correct [setup] of outpost.toml.{network} They printed at last:\n{output}"
+                ))
+            }
             _ => failure,
         }
     }

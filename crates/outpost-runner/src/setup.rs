@@ -2,7 +2,8 @@
 //! made for an earlier run does not fit.
 //!
 //! They are the repository's, so they get nothing of the tenant's: no secret, no model, no way out but what the
-//! gateway's proxy opens to package registries and code hosts, and only if they ask for it. Bounded by the
+//! gateway's proxy opens to package registries and code hosts, and only if they ask for it and the dispatch or the
+//! operator allows it. Bounded by the
 //! workspace crate's bounds and the size of the dispatch. Absent: an agent's home; what they leave outside the
 //! repository is gone.
 
@@ -35,15 +36,17 @@ pub(crate) async fn set_up(
 ) -> Result<Option<u64>, ProvisionError> {
     let request = SetupRequest {
         spec: None,
-        // The operator's floor may still close it.
-        network_max: SetupNetwork::Trusted,
+        network_max: match assignment.spec.network {
+            NetworkLevel::Trusted => SetupNetwork::Trusted,
+            _ => parts.config.setup_network,
+        },
         userland: userland(),
     };
     let job = match parts.workspaces.setup(prepared, request).await? {
         Setup::Nothing | Setup::Ready => return Ok(None),
         Setup::Run(job) => *job,
     };
-    let started = Instant::now();
+    let (started, closed) = (Instant::now(), job.network == SetupNetwork::None);
     let side = side_of(parts, assignment, prepared, &job)?;
     let ran = run_aside(parts, side).await;
     let ok = ran.as_ref().is_ok_and(|ran| ran.exit.success());
@@ -52,7 +55,7 @@ pub(crate) async fn set_up(
     let ran = ran?;
     if !ok {
         let code = ran.exit.exit_code;
-        return Err(ProvisionError::SetupFailed { code, output: end_of(&ran.output) });
+        return Err(ProvisionError::SetupFailed { code, closed, output: end_of(&ran.output) });
     }
     Ok(Some(millis_since(started)))
 }

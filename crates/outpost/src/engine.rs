@@ -85,6 +85,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
             network: Network { floor: config.network.clone(), ..Network::default() },
             secrets: Arc::clone(&secrets) as Arc<dyn outpost_types::SecretSource>,
             warm: config.pool.clone(),
+            setup_network: config.setup_network,
         },
         registry(config)?,
         models,

@@ -13,7 +13,7 @@ use outpost_types::{AgentId, Provider};
 use serde::Deserialize;
 
 use super::money::BudgetFile;
-use super::pool::PoolFile;
+use super::pool::{PoolFile, SetupFile};
 use super::workspaces::WorkspacesFile;
 use super::{IsolationMinimum, ModelSource, ProviderConfig, is_file};
 use crate::args::GlobalArgs;
@@ -53,6 +53,8 @@ pub(crate) struct ConfigFile {
     pub(super) concurrency: ConcurrencyFile,
     #[serde(default)]
     pub(super) pool: PoolFile,
+    #[serde(default)]
+    pub(super) setup: SetupFile,
     #[serde(default)]
     pub(super) workspaces: WorkspacesFile,
     #[serde(default)]

@@ -105,6 +105,8 @@ pub(crate) struct Config {
     /// Prices, and what may be spent.
     pub(crate) money: Money,
     pub(crate) pool: outpost_runner::WarmSettings,
+    /// What the setup commands of repositories may reach.
+    pub(crate) setup_network: outpost_workspace::SetupNetwork,
     /// How much workspaces may take, and for how long.
     pub(crate) workspaces: WorkspaceBounds,
     /// File with the key of the secrets, where one was named.
@@ -159,6 +161,7 @@ impl Config {
             network: file.network,
             money: money::money(&file.budget, &file.prices, model)?,
             pool: pool::settings(&file.pool),
+            setup_network: file.setup.network,
             workspaces: workspaces::bounds(file.workspaces)?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,

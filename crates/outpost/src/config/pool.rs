@@ -1,10 +1,11 @@
-//! How many warm workers the operator wants.
+//! How many warm workers the operator wants, and what setup commands may reach.
 
 use std::collections::BTreeMap;
 
 use outpost_core::pool::{AskedSizes, Stage};
 use outpost_runner::WarmSettings;
 use outpost_types::AgentId;
+use outpost_workspace::SetupNetwork;
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -30,6 +31,13 @@ struct SizesFile {
     min: Option<u32>,
     max: Option<u32>,
     warm_seconds: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetupFile {
+    #[serde(default)]
+    pub(super) network: SetupNetwork,
 }
 
 /// The fleet's word for it; bounds are checked where the agents are known.
