@@ -6,9 +6,11 @@
 //! launcher is the one of a server; nothing is switched off.
 //!
 //! The floor is measured in turn with them, on the same program and to its first byte: fork and exec, as the goals
-//! mean it; and `posix_spawn`, which is faster, since it copies nothing.
+//! mean it; and `posix_spawn`, which is faster, since it copies nothing. Peers that are installed take their turn, too.
 //!
 //! Bounded: starts. Absent: agents, and what is in a workspace.
+
+mod peers;
 
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -31,6 +33,7 @@ use crate::histogram::Histogram;
 use crate::options::{StartOptions, create_private};
 use crate::report::{Goal, Report, Row};
 use crate::{Bench, ROUNDS_COUNT};
+use peers::Peer;
 
 /// Goals of the project, in starts of a bare process.
 const COLD_FLOORS: f64 = 6.5;
@@ -49,6 +52,7 @@ struct Times {
     claimed: Start,
     claim: Histogram,
     release: Histogram,
+    peers: Vec<Peer>,
 }
 
 /// From the wish to the first byte, and to the known end.
@@ -83,12 +87,16 @@ pub(crate) fn run(mut bench: Bench<'_>, args: &StartOptions) -> Result<Report, B
         claimed: Start::new(),
         claim: Histogram::new(),
         release: Histogram::new(),
+        peers: Vec::new(),
     };
     let runtime = client::runtime()?;
     let options = LauncherOptions::new(dir.join("socket"));
     let sandbox = LinuxSandbox::new(options, SandboxPolicy::allow_missing_limits());
     let overlay = runtime.block_on(sandbox.host()).map_err(failed)?.overlay;
     let stage = Arc::new(Stage { sandbox, program: program(&dir)?, dir, overlay });
+    let peers_dir = stage.dir.join("peers");
+    create_private(&peers_dir)?;
+    times.peers = peers::find(&peers_dir, &stage.program, &mut |text| bench.ui.note(text))?;
     let mut number = 0;
     for round in 1..=ROUNDS_COUNT {
         bench.floor.round()?;
@@ -212,6 +220,9 @@ async fn one(stage: &Stage, number: u32, times: &mut Times) -> Result<(), Sandbo
     times.claim.add(began.elapsed());
     to_its_end(claimed, &mut times.claimed, began, &mut times.release).await?;
     std::fs::remove_dir_all(stage.dir.join(format!("attempt-{number}")))?;
+    for peer in &mut times.peers {
+        peer.start(&number.to_string())?;
+    }
     Ok(())
 }
 
@@ -248,6 +259,10 @@ fn rows(times: &Times) -> Vec<Row> {
         let p99 = Row::new(format!("{what}, p99"), "ms", times.millis(0.99));
         [p50, p99.floor(exec_p99, "fork+exec")]
     };
+    let peers = times.peers.iter().flat_map(|peer| {
+        let first = two(&format!("{}: started, first output", peer.name), &peer.first, None);
+        first.into_iter().chain(two(&format!("{}, its end known", peer.name), &peer.end, None))
+    });
     let spawn = Row::new("bare: posix_spawn, first output, p50", "ms", times.spawn.millis(0.5));
     let release = Row::new("returned: group, mounts, names, p50", "ms", times.release.millis(0.5));
     [
@@ -261,5 +276,6 @@ fn rows(times: &Times) -> Vec<Row> {
     .into_iter()
     .flatten()
     .chain([release, spawn])
+    .chain(peers)
     .collect()
 }
