@@ -13,10 +13,12 @@ mod fleet;
 pub mod format;
 mod live;
 pub mod sanitize;
+mod secrets;
 mod surface;
 mod table;
 mod timeline;
 mod usage;
+mod workspaces;
 
 #[cfg(test)]
 mod samples;
@@ -27,6 +29,8 @@ pub use dispatches::dispatches;
 pub use event::{EventPrinter, network};
 pub use fleet::{fleet, paint_available};
 pub use live::{FRAME_MILLIS, Live};
+pub use secrets::secrets;
 pub use surface::Surface;
 pub use table::{Column, Painter, table};
 pub use usage::usage;
+pub use workspaces::{workspace, workspaces};

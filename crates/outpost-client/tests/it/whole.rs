@@ -166,6 +166,30 @@ async fn a_wait_longer_than_one_poll_ends_with_the_change() {
 }
 
 #[tokio::test]
+async fn a_workspace_is_listed_looked_at_and_deleted() {
+    let memory = Memory::new();
+    let server = Server::start(&memory, anywhere());
+    let api = client(server.address, "admin");
+    let (free, used, foreign) = ("a".repeat(32), "b".repeat(32), "c".repeat(32));
+    let view = memory.workspace("local", &free, false);
+    memory.workspace("local", &used, true);
+    memory.workspace("acme", &foreign, false);
+    assert_eq!(api.get_workspace(&free).await.unwrap(), view);
+    let error = api.delete_workspace(&used).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::WorkspaceInUse);
+    // A text that is no id names no other address either.
+    for id in [&foreign, "", ".", "..", "../dispatch", &"A".repeat(32)] {
+        let (get, delete) = (api.get_workspace(id).await, api.delete_workspace(id).await);
+        let codes = (get.unwrap_err().code, delete.unwrap_err().code);
+        assert_eq!(codes, (ErrorCode::NotFound, ErrorCode::NotFound), "{id:?}");
+    }
+    api.delete_workspace(&free).await.unwrap();
+    let left = api.list_workspaces().await.unwrap();
+    assert_eq!(left.iter().map(|view| &view.id).collect::<Vec<_>>(), [&used]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_secret_arrives_whole_and_comes_back_without_its_value() {
     let memory = Memory::new();
     let server = Server::start(&memory, anywhere());
