@@ -96,7 +96,7 @@ pub(crate) struct DispatchArgs {
     pub(crate) allow_hosts: Vec<String>,
 
     /// Work in the workspace that is kept for this user and repository: with what earlier dispatches left
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_repo")]
     pub(crate) persistent: bool,
 
     /// Whether the workspace is kept for the next dispatch [default: ephemeral]

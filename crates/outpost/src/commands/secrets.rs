@@ -5,12 +5,10 @@ mod prompt;
 
 use std::io::{IsTerminal as _, Read};
 
-use outpost_terminal::format::age;
-use outpost_terminal::{Column, Surface, sanitize, table};
+use outpost_terminal::sanitize;
 use outpost_types::limits::{SECRET_BYTES_MAX, SECRET_NAME_BYTES_MAX};
 use outpost_types::{
     Api, ApiError, ErrorCode, PutSecret, SecretKind, SecretName, SecretScope, SecretValue,
-    SecretView, Timestamp,
 };
 use zeroize::Zeroizing;
 
@@ -89,7 +87,7 @@ pub(crate) async fn ls(ui: &Ui, api: &dyn Api) -> Result<Exit, CliError> {
     } else if views.is_empty() {
         ui.note("There is no secret. `outpost secrets set NAME` makes one.");
     } else {
-        ui.data(&rows(ui.out, &views, now()))?;
+        ui.data(&outpost_terminal::secrets(ui.out, &views, now()))?;
     }
     Ok(Exit::Ok)
 }
@@ -190,33 +188,6 @@ fn value(input: &mut impl Read) -> Result<SecretValue, CliError> {
             .with_hint("pipe it in, or run the command at a terminal and type it"));
     }
     Ok(SecretValue::new(text.to_owned()))
-}
-
-fn rows(surface: Surface, views: &[SecretView], now: Timestamp) -> String {
-    const COLUMNS: [Column; 7] = [
-        Column::new("NAME").flexible(),
-        Column::new("KIND"),
-        Column::new("SCOPE"),
-        Column::new("VERSION").right(),
-        Column::new("UPDATED"),
-        Column::new("USED"),
-        Column::new("TIMES").right(),
-    ];
-    let rows: Vec<Vec<String>> = views
-        .iter()
-        .map(|view| {
-            vec![
-                view.name.to_string(),
-                view.kind.as_str().to_owned(),
-                view.scope.as_str().to_owned(),
-                view.version.to_string(),
-                age(view.updated_at, now),
-                view.last_used_at.map_or_else(|| "never".to_owned(), |at| age(at, now)),
-                view.use_count.to_string(),
-            ]
-        })
-        .collect();
-    table(surface, &COLUMNS, &rows)
 }
 
 #[cfg(test)]

@@ -1,16 +1,11 @@
 //! `outpost workspaces`: list, show and delete persistent workspaces.
 
-use outpost_terminal::format::{age, bytes};
-use outpost_terminal::{Column, Surface, sanitize, table};
-use outpost_types::{Api, ErrorCode, Timestamp, WorkspaceView, is_workspace_id};
+use outpost_types::{Api, ApiError, ErrorCode, is_workspace_id};
 
 use crate::clock::now;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
-
-/// Characters of an id in a table; others of the same beginning are hardly ever there.
-const SHORT_ID_CHARS: usize = 12;
 
 /// Lists them.
 pub(crate) async fn ls(ui: &Ui, api: &dyn Api) -> Result<Exit, CliError> {
@@ -20,7 +15,7 @@ pub(crate) async fn ls(ui: &Ui, api: &dyn Api) -> Result<Exit, CliError> {
     } else if views.is_empty() {
         ui.note("There is no persistent workspace. `outpost dispatch --persistent` makes one.");
     } else {
-        ui.data(&rows(ui.out, &views, now()))?;
+        ui.data(&outpost_terminal::workspaces(ui.out, &views, now()))?;
     }
     Ok(Exit::Ok)
 }
@@ -31,7 +26,7 @@ pub(crate) async fn show(ui: &Ui, api: &dyn Api, id: &str) -> Result<Exit, CliEr
     if ui.verbosity.json {
         ui.json(&view)?;
     } else {
-        ui.data(&lines(&view, now()))?;
+        ui.data(&outpost_terminal::workspace(&view, now()))?;
     }
     Ok(Exit::Ok)
 }
@@ -66,65 +61,17 @@ async fn find(api: &dyn Api, text: &str) -> Result<String, CliError> {
     }
 }
 
-fn unknown(error: outpost_types::ApiError) -> CliError {
+fn unknown(error: ApiError) -> CliError {
     match error.code {
         ErrorCode::NotFound => error.with_hint("`outpost workspaces ls` shows them").into(),
         _ => error.into(),
     }
 }
 
-const fn state(view: &WorkspaceView) -> &'static str {
-    match (view.in_use, view.too_large) {
-        (true, _) => "in use",
-        (false, true) => "too large",
-        (false, false) => "free",
-    }
-}
-
-fn rows(surface: Surface, views: &[WorkspaceView], now: Timestamp) -> String {
-    const COLUMNS: [Column; 7] = [
-        Column::new("ID"),
-        Column::new("USER"),
-        Column::new("REPO").flexible(),
-        Column::new("STATE"),
-        Column::new("SIZE").right(),
-        Column::new("RUNS").right(),
-        Column::new("USED"),
-    ];
-    let row = |view: &WorkspaceView| {
-        vec![
-            sanitize::line(&view.id).chars().take(SHORT_ID_CHARS).collect(),
-            sanitize::line(&view.user_id),
-            sanitize::line(view.repo.as_deref().unwrap_or("-")),
-            state(view).to_owned(),
-            bytes(view.size_bytes),
-            view.runs.to_string(),
-            age(view.used_at, now),
-        ]
-    };
-    table(surface, &COLUMNS, &views.iter().map(row).collect::<Vec<_>>())
-}
-
-fn lines(view: &WorkspaceView, now: Timestamp) -> String {
-    let text = |text: Option<&String>| text.map_or_else(|| "-".to_owned(), |it| sanitize::line(it));
-    [
-        ("id", sanitize::line(&view.id)),
-        ("user", sanitize::line(&view.user_id)),
-        ("repo", text(view.repo.as_ref())),
-        ("branch", text(view.branch.as_ref())),
-        ("commit", sanitize::line(&view.base_commit)),
-        ("state", state(view).to_owned()),
-        ("size", bytes(view.size_bytes)),
-        ("runs", view.runs.to_string()),
-        ("made", age(view.created_at, now)),
-        ("used", age(view.used_at, now)),
-    ]
-    .map(|(name, value)| format!("{name:<8}{value}"))
-    .join("\n")
-}
-
 #[cfg(test)]
 mod tests {
+    use outpost_types::WorkspaceView;
+
     use super::*;
     use crate::fake::{Call, FakeApi};
     use crate::ui::Verbosity;

@@ -87,7 +87,7 @@ fn wrong_usage_is_2_and_says_what_to_do() {
         (vec!["dispatch", "fix", "the", "test"], "quotes"),
         (vec!["dispatch", "x", "--timeout", "5s"], "--timeout"),
         (vec!["dispatch", "x", "--timeout", "soon"], "90s, 10m"),
-        (vec!["dispatch", "x", "--network", "trusted"], "--network"),
+        (vec!["dispatch", "x", "--network", "wide"], "--network"),
         (vec!["dispatch", "x", "--cancel-on-interrupt"], "--wait"),
         (vec!["ls", "--limit", "101"], "1 to 100"),
         (vec!["--server", "ftp://x", "ls"], "http"),

@@ -1,5 +1,7 @@
 //! The commands against the fake.
 
+use outpost_terminal::Surface;
+
 use super::*;
 use crate::fake::{Call, FakeApi};
 use crate::samples::assert_golden;
@@ -65,7 +67,7 @@ async fn set_says_who_uses_it_and_never_shows_it() {
 async fn a_list_has_everything_but_values() {
     let views = FakeApi::default().list_secrets().await.unwrap();
     let now = views[0].updated_at.plus_millis(3_600_000);
-    assert_golden("secrets.txt", &rows(Surface::PLAIN, &views, now));
+    assert_golden("secrets.txt", &outpost_terminal::secrets(Surface::PLAIN, &views, now));
 }
 
 #[tokio::test]
