@@ -48,7 +48,7 @@ impl Probe {
         let mut text = format!(
             "outpost {}, {} cores, load {:.2}, kernel {}, {}\n\
              fdatasync of 4 KiB: overwrite {:.3} / {:.3} ms, append {:.3} / {:.3} ms; \
-             fork+exec {:.3} / {:.3} ms (median / p99)\n",
+             posix_spawn {:.3} / {:.3} ms (median / p99)\n",
             self.version,
             self.cores,
             self.load_average,
