@@ -374,9 +374,8 @@ fn without_body(out: &mut Vec<u8>, method: &[u8], path: &str, key: &str) {
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// Appends a request that dispatches `agent`.
-pub(crate) fn dispatch(out: &mut Vec<u8>, agent: &str, key: &str) {
-    let body = format!("{{\"agent\":\"{agent}\",\"task\":\"wait\",\"timeoutSeconds\":86400}}");
+/// Appends a request that makes a dispatch.
+pub(crate) fn post(out: &mut Vec<u8>, body: &str, key: &str) {
     let text = format!(
         "POST /dispatch HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {key}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

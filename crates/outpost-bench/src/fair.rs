@@ -14,11 +14,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use outpost_store::{ApiKey, ApiKeyRecord, ApiKeys as _, AuditEntry, SqliteOptions, SqliteStore};
-use outpost_types::{DispatchStatus, DispatchView, FleetView, KeyId, Page, Scope, TenantId};
-use serde::de::DeserializeOwned;
+use outpost_types::{DispatchView, FleetView, KeyId, Page, Scope, TenantId};
 
-use crate::accept::{id_in, now};
+use crate::accept::now;
 use crate::client::{self, Connection};
+use crate::dispatches::{body, completed, create, read, until_over, within};
 use crate::error::BenchError;
 use crate::histogram::Histogram;
 use crate::options::{FairOptions, Key, create_private};
@@ -28,10 +28,6 @@ use crate::{Bench, ROUNDS_COUNT};
 
 /// Goal of the project: how many times as long as alone a dispatch may take in a flood.
 const RATIO_MAX: f64 = 2.0;
-/// Longest wait for a dispatch to end, and for the flood to be there or gone, seconds.
-const PATIENCE_SECONDS: u64 = 120;
-/// Longest single long poll, seconds.
-const POLL_SECONDS: u64 = 30;
 /// Pause between two looks at how much of the flood waits, milliseconds.
 const LOOK_MILLIS: u64 = 20;
 /// Most dispatches of the flood in all.
@@ -153,73 +149,20 @@ async fn one_after_another(
     let mut connection = Connection::open(address).await?;
     for _ in 0..count {
         let begin = Instant::now();
-        let id = create(&mut connection, key).await?;
-        let queue =
-            within("a dispatch of the bench", until_over(&mut connection, key, &id)).await?;
+        let id = create(&mut connection, key, &body(BRIEF_AGENT)).await?;
+        let view = within("a dispatch of the bench", until_over(&mut connection, key, &id)).await?;
         waits.whole.add(begin.elapsed());
-        waits.queue.add(queue);
+        waits.queue.add(queue_wait(&view)?);
     }
     Ok(())
 }
 
-async fn create(connection: &mut Connection, key: &Key) -> Result<String, BenchError> {
-    let write = |out: &mut Vec<u8>| client::dispatch(out, BRIEF_AGENT, key.expose());
-    let (status, body) = connection.ask(write).await?;
-    let id = id_in(body).filter(|_| status == 201).map(str::to_owned);
-    id.ok_or_else(|| BenchError::failed(format!("a dispatch was answered with {status}")))
-}
-
-/// Waits for the end by long polls; answers how long it waited for a slot.
-async fn until_over(
-    connection: &mut Connection,
-    key: &Key,
-    id: &str,
-) -> Result<Duration, BenchError> {
-    let mut generation = 0;
-    loop {
-        let path = format!("/dispatch/{id}?wait={POLL_SECONDS}&generation={generation}");
-        let view: DispatchView = read(connection, &path, key).await?;
-        if let Some(queue) = queue_wait(&view)? {
-            return Ok(queue);
-        }
-        generation = view.generation;
-    }
-}
-
-/// How long it waited for a slot, once it is over; another end than the usual one is an error.
-fn queue_wait(view: &DispatchView) -> Result<Option<Duration>, BenchError> {
-    if !view.status.is_terminal() {
-        return Ok(None);
-    }
-    if view.status != DispatchStatus::Completed {
-        let why = view.failure.as_ref().map_or("no reason", |failure| failure.message.as_str());
-        let text = format!("a dispatch of the bench ended as {}: {why}", view.status);
-        return Err(BenchError::failed(text)
-            .with_hint("`outpost doctor` checks whether sandboxes work on this machine"));
-    }
+/// How long a completed dispatch waited for a slot.
+fn queue_wait(view: &DispatchView) -> Result<Duration, BenchError> {
+    completed(view)?;
     let millis = view.timings.queue_millis;
     let millis = millis.ok_or_else(|| BenchError::failed("a record without its time in queue"))?;
-    Ok(Some(Duration::from_millis(millis)))
-}
-
-async fn read<T: DeserializeOwned>(
-    connection: &mut Connection,
-    path: &str,
-    key: &Key,
-) -> Result<T, BenchError> {
-    let (status, body) = connection.ask(|out| client::get(out, path, key.expose())).await?;
-    serde_json::from_slice(body)
-        .map_err(|error| BenchError::chain(&format!("{path} was answered with {status}"), &error))
-}
-
-async fn within<T>(
-    what: &str,
-    work: impl Future<Output = Result<T, BenchError>>,
-) -> Result<T, BenchError> {
-    let limit = Duration::from_secs(PATIENCE_SECONDS);
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-        Err(BenchError::failed(format!("{what} took longer than {PATIENCE_SECONDS} s")))
-    })
+    Ok(Duration::from_millis(millis))
 }
 
 /// The other tenant: always as many dispatches waiting as wanted.
@@ -276,7 +219,7 @@ impl<'a> Flood<'a> {
             return Err(BenchError::failed(text).with_hint("ask for fewer --dispatches"));
         }
         for _ in 0..count {
-            create(&mut self.connection, self.key).await?;
+            create(&mut self.connection, self.key, &body(BRIEF_AGENT)).await?;
         }
         Ok(())
     }
@@ -314,6 +257,7 @@ const fn missing(queued: u32, wanted: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatches::tests::view;
 
     const OPTIONS: FairOptions = FairOptions { slots: 4, waiting: 300, dispatches: 40 };
 
@@ -347,19 +291,10 @@ mod tests {
 
     #[test]
     fn only_a_completed_dispatch_is_measured() {
-        let view = |status: &str, timings: &str| -> DispatchView {
-            let text = format!(
-                r#"{{"dispatchId":"01J9Z3NDEKTSV4RRFFQ69G5FAV","status":"{status}","generation":3,
-                "agent":"brief","modelId":"none","tier":"fast","task":"wait","timeoutSeconds":60,
-                "contextLevel":"standard","workspaceMode":"ephemeral","attempt":1,"timings":{timings},
-                "deadlineAt":"2025-01-01T00:00:00Z","createdAt":"2025-01-01T00:00:00Z"}}"#
-            );
-            serde_json::from_str(&text).unwrap()
-        };
         let wait = |status, timings| queue_wait(&view(status, timings)).ok();
         let wanted = Some(Duration::from_millis(7));
-        assert_eq!(wait("COMPLETED", r#"{"queueMillis":7}"#), Some(wanted));
-        assert_eq!(wait("RUNNING", r#"{"queueMillis":7}"#), Some(None));
+        assert_eq!(wait("COMPLETED", r#"{"queueMillis":7}"#), wanted);
+        assert_eq!(wait("RUNNING", r#"{"queueMillis":7}"#), None);
         assert_eq!(wait("COMPLETED", "{}"), None);
         assert_eq!(wait("FAILED", r#"{"queueMillis":7}"#), None);
     }

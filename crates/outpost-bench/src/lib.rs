@@ -10,6 +10,7 @@
 mod accept;
 mod client;
 mod dataset;
+mod dispatches;
 mod error;
 mod fair;
 mod floor;
@@ -17,12 +18,15 @@ mod gateway;
 mod histogram;
 mod list;
 mod options;
+mod pool;
 mod probe;
 mod report;
 mod restart;
 mod server;
+mod source;
 mod start;
 mod status;
+mod workspace;
 
 use std::path::PathBuf;
 
@@ -33,8 +37,8 @@ pub use error::BenchError;
 use floor::Floor;
 pub use floor::FloorFigures;
 pub use options::{
-    AcceptOptions, Data, FairOptions, GatewayOptions, ListOptions, Notes, Place, RestartOptions,
-    StartOptions, StatusOptions,
+    AcceptOptions, Data, FairOptions, GatewayOptions, ListOptions, Notes, Place, PoolOptions,
+    RestartOptions, StartOptions, StatusOptions, WorkspaceOptions,
 };
 pub use probe::Probe;
 pub use report::{Goal, Report, Row};
@@ -125,6 +129,26 @@ pub fn gateway(
 /// [`BenchError`] when this host makes no sandbox.
 pub fn start(place: Place, notes: Notes<'_>, options: &StartOptions) -> Result<Report, BenchError> {
     start::run(Bench::new(place, notes)?, options)
+}
+
+/// From an accepted dispatch to its agent's process, with warm workers and without.
+///
+/// # Errors
+/// As [`accept`], and when an agent that was asked for cannot run; one of many at once that fails is a figure.
+pub fn pool(place: Place, notes: Notes<'_>, options: &PoolOptions) -> Result<Report, BenchError> {
+    pool::run(Bench::new(place, notes)?, options)
+}
+
+/// How soon the files of a repository are there, beside git's own clones.
+///
+/// # Errors
+/// [`BenchError`] when git fails, or this host makes no sandbox.
+pub fn workspace(
+    place: Place,
+    notes: Notes<'_>,
+    options: &WorkspaceOptions,
+) -> Result<Report, BenchError> {
+    workspace::run(Bench::new(place, notes)?, options)
 }
 
 /// One bench under way.

@@ -98,6 +98,30 @@ pub struct StartOptions {
     pub starts: u32,
 }
 
+/// For [`crate::pool`].
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// Dispatches of each kind, one after another, 1 or more.
+    pub count: u32,
+    /// Dispatches of each kind of each real CLI, 1 or more.
+    pub cli_count: u32,
+    /// Dispatches that come at once, for each of these numbers, 1 to 200.
+    pub at_once: Vec<u32>,
+    /// Built-in agents to measure; `None` takes all that are installed.
+    pub agents: Option<Vec<String>>,
+    /// Where their CLIs are installed; nowhere when absent.
+    pub agents_dir: Option<PathBuf>,
+}
+
+/// For [`crate::workspace`].
+#[derive(Debug, Clone, Copy)]
+pub struct WorkspaceOptions {
+    /// Files of the repository, 1 or more.
+    pub files: u32,
+    /// Their size in all, bytes, at least one for each.
+    pub bytes: u64,
+}
+
 /// Where progress is told, line by line.
 #[derive(Clone, Copy)]
 pub struct Notes<'a>(pub &'a dyn Fn(&str));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::Bench;
 use crate::accept::wait_for_running;
 use crate::client::{self, Traffic};
+use crate::dispatches::body;
 use crate::error::BenchError;
 use crate::options::RestartOptions;
 use crate::report::{Goal, Report, Row};
@@ -30,7 +31,7 @@ struct Starts {
 
 impl Traffic for Starts {
     fn request(&self, _: usize, _: u64, out: &mut Vec<u8>) {
-        client::dispatch(out, AGENT, &self.key);
+        client::post(out, &body(AGENT), &self.key);
     }
 
     fn accept(&self, _: usize, _: u64, status: u16, _: &[u8]) -> bool {

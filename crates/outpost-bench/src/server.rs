@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -45,14 +45,26 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on `data` with this many slots. Its log goes to `server.log` beside the records.
     pub(crate) fn start(place: &Place, data: &Path, slots: u32) -> Result<Self, BenchError> {
-        let config = write_config(data, slots)?;
+        Self::start_with(place, data, slots, &waiting_agents(slots))
+    }
+
+    /// The same with a configuration file of this content, and no agents of ours.
+    pub(crate) fn start_with(
+        place: &Place,
+        data: &Path,
+        slots: u32,
+        config: &str,
+    ) -> Result<Self, BenchError> {
+        create_private(data)?;
+        let file = data.join("bench.toml");
+        std::fs::write(&file, config)?;
         let log = File::options().create(true).append(true).open(data.join("server.log"))?;
         let mut command = Command::new(&place.program);
         for name in &place.forget {
             command.env_remove(name);
         }
         command.args(["--json", "--color", "never", "--data-dir"]).arg(data);
-        command.arg("--config").arg(&config).args(["serve", "--listen", "127.0.0.1:0"]);
+        command.arg("--config").arg(&file).args(["serve", "--listen", "127.0.0.1:0"]);
         command.args(["--model", "scripted", "--isolation-minimum", "namespaces"]);
         command.args(["--concurrency", &slots.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
@@ -133,25 +145,22 @@ impl Drop for Server {
     }
 }
 
-fn write_config(data: &Path, slots: u32) -> Result<PathBuf, BenchError> {
-    create_private(data)?;
-    let path = data.join("bench.toml");
+/// The agents that most benches dispatch, as a configuration.
+fn waiting_agents(slots: u32) -> String {
     let (least, most) = BRIEF_MILLIS;
     let brief = format!("exec sleep 0.$(shuf -n 1 -i {least}-{most})");
     let agents = [
         (AGENT, serde_json::json!(["/usr/bin/sleep", "86400"])),
         (BRIEF_AGENT, serde_json::json!(["/bin/sh", "-c", brief])),
     ];
+    agents.iter().map(|(name, command)| agent(name, command, slots)).collect()
+}
+
+/// The table of an agent that needs no model.
+pub(crate) fn agent(name: &str, command: &serde_json::Value, slots: u32) -> String {
     // A JSON array of strings is one of TOML, too.
-    let text: String = agents
-        .iter()
-        .map(|(name, command)| {
-            format!(
-                "[[agents]]\nname = \"{name}\"\ncommand = {command}\nstdin_prompt = true\n\
-                 model = \"none\"\ntier = \"fast\"\nconcurrency_max = {slots}\n"
-            )
-        })
-        .collect();
-    std::fs::write(&path, text)?;
-    Ok(path)
+    format!(
+        "[[agents]]\nname = \"{name}\"\ncommand = {command}\nstdin_prompt = true\n\
+         model = \"none\"\ntier = \"fast\"\nconcurrency_max = {slots}\n"
+    )
 }

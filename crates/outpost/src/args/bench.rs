@@ -17,9 +17,11 @@ const RECORDS_MAX: u64 = 100_000_000;
 Examples:
   outpost bench accept --kill 3        durable accepts; nothing may be lost when the server is killed
   outpost bench list --data ./month    make a data set once, measure on it again and again
+  outpost bench pool --agents claude   of the installed CLIs only this one
+  outpost bench workspace --mib 1024   a large repository; takes long, and 15 GiB of disk meanwhile
 
-Each bench starts a server of its own on a directory of its own, loads it over HTTP on loopback from
-this process, and measures the machine's floor beside it: fdatasync, and the start of a process.
+Most start a server of their own on a directory of its own and load it over HTTP on loopback from this
+process. All measure the machine's floor beside it: fdatasync, and the start of a process.
 Use a release build and an idle machine; figures of a busy one are marked.")]
 pub(crate) struct BenchArgs {
     /// What to measure.
@@ -44,6 +46,10 @@ pub(crate) enum BenchCommand {
     Gateway(GatewayBench),
     /// What a sandbox costs beside the start of a bare process
     Start(StartBench),
+    /// From an accepted dispatch to its agent's process, with warm workers and without
+    Pool(PoolBench),
+    /// How soon the files of a repository are there, beside git's own clones
+    Workspace(WorkspaceBench),
 }
 
 /// Where a bench keeps its files.
@@ -185,4 +191,46 @@ pub(crate) struct StartBench {
     #[arg(long, default_value_t = 100, value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) starts: u32,
+}
+
+/// Flags of `outpost bench pool`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PoolBench {
+    /// Where the bench keeps its files.
+    #[command(flatten)]
+    pub(crate) place: BenchPlace,
+    /// Dispatches of each kind, one after another: with a warm worker and without, with a repository and without
+    #[arg(long, default_value_t = 210, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) count: u32,
+    /// Dispatches of each real CLI, with a warm worker and without; its model is scripted
+    #[arg(long, default_value_t = 12, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) cli_count: u32,
+    /// Dispatches that come at once in each round, as 50,200
+    #[arg(long, default_value = "50,200", value_name = "COUNTS", value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) at_once: Vec<u32>,
+    /// Real CLIs to measure, as a,b; an empty text is none [default: all that are installed]
+    #[arg(long, value_name = "AGENTS")]
+    pub(crate) agents: Option<String>,
+    /// Where they are installed [default: agents in the data directory]
+    #[arg(long, env = "OUTPOST_AGENTS_DIR", value_name = "DIR")]
+    pub(crate) agents_dir: Option<PathBuf>,
+}
+
+/// Flags of `outpost bench workspace`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WorkspaceBench {
+    /// Where the bench keeps its files; it takes some 25 times the repository, 15 times a large one
+    #[command(flatten)]
+    pub(crate) place: BenchPlace,
+    /// Files of the repository
+    #[arg(long, default_value_t = 14_000, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub(crate) files: u32,
+    /// Their size in all, MiB; 1024 takes long
+    #[arg(long, default_value_t = 50, value_name = "MIB",
+        value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) mib: u32,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use outpost_bench::{
     AcceptOptions, BenchError, Data, FairOptions, GatewayOptions, Goal, ListOptions, Notes, Place,
-    Report, RestartOptions, Row, StartOptions, StatusOptions,
+    PoolOptions, Report, RestartOptions, Row, StartOptions, StatusOptions, WorkspaceOptions,
 };
 use outpost_terminal::{Column, Surface, table};
 
@@ -80,6 +80,23 @@ fn measure(ctx: &Ctx, command: BenchCommand) -> Result<Report, CliError> {
             let place = place(ctx, &args.place)?;
             outpost_bench::start(place, notes, &StartOptions { starts: args.starts })
         }
+        BenchCommand::Pool(args) => {
+            let agents_dir = match args.agents_dir {
+                Some(dir) => Some(std::path::absolute(dir)?),
+                None => Some(data_dir(ctx)?.agents_dir()).filter(|dir| dir.is_dir()),
+            };
+            let agents = args.agents.as_deref().map(names);
+            let (count, cli_count) = (args.count, args.cli_count);
+            let place = place(ctx, &args.place)?;
+            let options =
+                PoolOptions { count, cli_count, at_once: args.at_once, agents, agents_dir };
+            outpost_bench::pool(place, notes, &options)
+        }
+        BenchCommand::Workspace(args) => {
+            let options =
+                WorkspaceOptions { files: args.files, bytes: u64::from(args.mib) * 1_048_576 };
+            outpost_bench::workspace(place(ctx, &args.place)?, notes, &options)
+        }
         BenchCommand::Gateway(args) => {
             let place = place(ctx, &args.place)?;
             let (calls, request_bytes) = (args.calls, args.prompt_bytes as usize);
@@ -100,12 +117,21 @@ fn data(args: BenchData) -> Data {
     Data { dir: args.data, records: args.records }
 }
 
+fn data_dir(ctx: &Ctx) -> Result<DataDir, CliError> {
+    DataDir::locate(ctx.global.data_dir.as_deref())
+}
+
+/// Names between commas.
+fn names(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 fn place(ctx: &Ctx, args: &BenchPlace) -> Result<Place, CliError> {
     let temporary = match &args.temporary {
         Some(dir) => dir.clone(),
         // The same disk as real data, but never among it.
         None => {
-            let data = DataDir::locate(ctx.global.data_dir.as_deref())?;
+            let data = data_dir(ctx)?;
             data.root().parent().unwrap_or_else(|| Path::new("/")).to_owned()
         }
     };
@@ -167,6 +193,12 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn agents_are_named_between_commas() {
+        assert_eq!(names("claude, codex,"), ["claude", "codex"]);
+        assert_eq!(names(""), [""; 0]);
+    }
 
     #[test]
     fn a_row_says_everything() {
