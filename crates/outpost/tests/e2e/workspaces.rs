@@ -1,5 +1,7 @@
 //! Persistent workspaces: what a run leaves is there for the next one of its user, one run at a time.
 
+use std::time::Duration;
+
 use outpost_types::{
     Api as _, CancelRequest, DispatchId, DispatchRequest, DispatchStatus, ErrorCode, EventData,
     WorkspaceMode,
@@ -24,6 +26,9 @@ echo "left by $task" >> left.txt
 echo "here is $task"
 [ "$task" != stay ] || while :; do sleep 0.1; done
 "#;
+
+/// Pause between two looks, milliseconds.
+const LOOK_MILLIS: u64 = 5;
 
 fn persistent(user: &str, task: &str, repo: &Repo) -> DispatchRequest {
     DispatchRequest {
@@ -127,6 +132,37 @@ async fn assert_busy(server: Server, next: DispatchId) -> Server {
     let refused = server.api.delete_workspace(&ann.id).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::WorkspaceInUse);
     server
+}
+
+/// One that nobody used for its time is gone soon after the next server starts; the other one stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_uses_goes() {
+    let (server, repo) = (Server::start_with(&[], CONFIG).await, Repo::with_script(SCRIPT));
+    for user in ["ann", "bob"] {
+        server.run(persistent(user, "one", &repo)).await;
+    }
+    let all = server.api.list_workspaces().await.unwrap();
+    let ann = all.into_iter().find(|view| view.user_id == "ann").unwrap();
+    let mut tenants = std::fs::read_dir(server.data().join("workspaces")).unwrap().flatten();
+    let path = tenants.find_map(|tenant| {
+        let path = tenant.path().join(&ann.id).join("record.json");
+        path.exists().then_some(path)
+    });
+    let path = path.unwrap();
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["used_at"] = 1.into();
+    std::fs::write(&path, record.to_string()).unwrap();
+    let server = server.replace(Signal::TERM).await;
+    within(until_gone(&server, &ann.id)).await;
+    let left = server.api.list_workspaces().await.unwrap();
+    assert_eq!(left.iter().map(|view| view.user_id.as_str()).collect::<Vec<_>>(), ["bob"]);
+}
+
+async fn until_gone(server: &Server, id: &str) {
+    while server.api.get_workspace(id).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
+    }
 }
 
 /// A run that is cancelled before its agent starts, or that cannot be made, leaves the workspace free.
