@@ -159,6 +159,27 @@ async fn what_nobody_uses_goes() {
     assert_eq!(left.iter().map(|view| view.user_id.as_str()).collect::<Vec<_>>(), ["bob"]);
 }
 
+/// One that has grown beyond its bound says so at the end of the run, and takes no further one.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_too_large_takes_no_further_run() {
+    let config = format!("[workspaces]\nbytes_max = 1_048_576\n{CONFIG}");
+    let server = Server::start_with(&[], &config).await;
+    let repo = Repo::with_script("head -c 2000000 /dev/zero > large.bin");
+    let view = server.run(persistent("ann", "one", &repo)).await;
+    assert_status(&server, &view, DispatchStatus::Completed).await;
+    let told = |data: &EventData| matches!(data, EventData::Attention(it) if it.code == "workspace_too_large");
+    let events = server.events(view.dispatch_id).await;
+    assert!(events.iter().any(|event| told(&event.data)), "{events:?}");
+    let refused = server.run(persistent("ann", "two", &repo)).await;
+    assert_status(&server, &refused, DispatchStatus::Failed).await;
+    let id = server.api.list_workspaces().await.unwrap().remove(0).id;
+    assert!(refused.failure.unwrap().hint.unwrap().contains(&format!("workspaces rm {id}")));
+    assert_eq!(refused.attempt, 1);
+    server.api.delete_workspace(&id).await.unwrap();
+    let view = server.run(persistent("ann", "three", &repo)).await;
+    assert_status(&server, &view, DispatchStatus::Completed).await;
+}
+
 async fn until_gone(server: &Server, id: &str) {
     while server.api.get_workspace(id).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
