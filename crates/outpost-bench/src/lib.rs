@@ -26,6 +26,7 @@ mod server;
 mod source;
 mod start;
 mod status;
+mod text;
 mod workspace;
 
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ pub use options::{
 };
 pub use probe::Probe;
 pub use report::{Goal, Report, Row};
+pub use text::text;
 
 /// Rounds of a bench; the floor is measured before each and after the last.
 const ROUNDS_COUNT: usize = 3;

@@ -14,6 +14,7 @@ mod inside;
 mod probe;
 mod run;
 mod stage;
+pub mod text;
 mod verdict;
 
 pub use attempt::{Attempt, errno_name};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use outpost_agents::{Agent, Installed};
 use outpost_runner::install::{InstallProgress, install as install_agent};
 use outpost_terminal::format::{bytes, millis};
-use outpost_terminal::{Column, Surface, paint_available, sanitize, table};
+use outpost_terminal::{LocalAgent, sanitize};
 use outpost_types::AgentId;
 use serde::Serialize;
 
@@ -18,40 +18,13 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
 
-/// One agent as this machine sees it.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Row {
-    /// Its name.
-    pub(crate) agent: String,
-    /// Version that is pinned; absent for commands the operator brings.
-    pub(crate) version: Option<String>,
-    /// Model when none is named.
-    pub(crate) default_model_id: String,
-    /// Its CLI is there.
-    pub(crate) installed: bool,
-    /// Why it is not.
-    #[serde(skip)]
-    pub(crate) install_reason: Option<String>,
-    /// Its provider's key is there; absent when it needs none.
-    pub(crate) key_present: Option<bool>,
-    /// Variables that may hold it.
-    pub(crate) key_variables: Vec<String>,
-    /// It can take a dispatch.
-    pub(crate) available: bool,
-    /// Why not, and what to do.
-    pub(crate) reason: Option<String>,
-    /// Terms of use.
-    pub(crate) licence: String,
-}
-
 /// What can be told without a server.
-pub(crate) fn local_rows(config: &Config) -> Result<Vec<Row>, CliError> {
+pub(crate) fn local_rows(config: &Config) -> Result<Vec<LocalAgent>, CliError> {
     let registry = config.registry()?;
     Ok(registry.iter().map(|agent| row(config, agent.as_ref())).collect())
 }
 
-fn row(config: &Config, agent: &dyn Agent) -> Row {
+fn row(config: &Config, agent: &dyn Agent) -> LocalAgent {
     let profile = agent.profile();
     let install_reason =
         Installed::load(&config.agents_dir, agent).err().map(|unavailable| unavailable.reason);
@@ -61,7 +34,7 @@ fn row(config: &Config, agent: &dyn Agent) -> Row {
     let key_reason = (key_present == Some(false) && config.model == ModelSource::Real)
         .then(|| format!("set {} where the server runs", key_variables.join(" or ")));
     let reason = install_reason.clone().or(key_reason);
-    Row {
+    LocalAgent {
         agent: profile.id.to_string(),
         version: profile.version.clone(),
         default_model_id: profile.default_model.clone(),
@@ -92,35 +65,9 @@ pub(crate) async fn ls(ctx: &Ctx) -> Result<Exit, CliError> {
     if ctx.ui.verbosity.json {
         ctx.ui.json(&rows)?;
     } else {
-        ctx.ui.data(&text(ctx.ui.out, &rows))?;
+        ctx.ui.data(&outpost_terminal::local_agents(ctx.ui.out, &rows))?;
     }
     Ok(Exit::Ok)
-}
-
-fn text(surface: Surface, rows: &[Row]) -> String {
-    const COLUMNS: [Column; 6] = [
-        Column::new("AGENT"),
-        Column::new("VERSION"),
-        Column::new("INSTALLED"),
-        Column::new("KEY"),
-        Column::new("AVAILABLE").painted(paint_available),
-        Column::new("WHY NOT").flexible(),
-    ];
-    let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.agent.clone(),
-                row.version.clone().unwrap_or_else(|| "own".to_owned()),
-                yes(row.installed),
-                row.key_present.map_or_else(|| "none needed".to_owned(), yes),
-                yes(row.available),
-                sanitize::line(row.reason.as_deref().unwrap_or_default()),
-            ]
-        })
-        .collect();
-    table(surface, &COLUMNS, &cells)
 }
 
 /// What became of one installation.
@@ -273,8 +220,6 @@ mod tests {
             let reason = row.reason.as_deref().unwrap();
             assert!(reason.contains(&format!("outpost agents install {}", row.agent)), "{reason}");
         }
-        let text = text(Surface::PLAIN, &rows);
-        assert!(text.lines().count() == 6 && !text.contains('\x1b'));
     }
 
     #[test]

@@ -1,15 +1,13 @@
-//! `outpost bench`: goal, measured, floor. The work is done by `outpost-bench`; here are its flags and
-//! its table.
+//! `outpost bench`: goal, measured, floor. The work is done by `outpost-bench`; here are its flags.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use outpost_bench::{
-    AcceptOptions, BenchError, Data, FairOptions, GatewayOptions, Goal, ListOptions, Notes, Place,
-    PoolOptions, Report, RestartOptions, Row, StartOptions, StatusOptions, WorkspaceOptions,
+    AcceptOptions, BenchError, Data, FairOptions, GatewayOptions, ListOptions, Notes, Place,
+    PoolOptions, Report, RestartOptions, StartOptions, StatusOptions, WorkspaceOptions,
 };
-use outpost_terminal::{Column, Surface, table};
 
 use crate::args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 use crate::ctx::Ctx;
@@ -31,7 +29,7 @@ pub(crate) fn run(ctx: &Ctx, args: BenchArgs) -> Result<Exit, CliError> {
     if ctx.ui.verbosity.json {
         ctx.ui.json(&report)?;
     } else {
-        ctx.ui.data(&text(ctx.ui.out, &report))?;
+        ctx.ui.data(&outpost_bench::text(ctx.ui.out, &report))?;
     }
     let missed = report.rows.iter().any(|row| row.met() == Some(false));
     Ok(if missed { Exit::Failed } else { Exit::Ok })
@@ -148,48 +146,6 @@ fn place(ctx: &Ctx, args: &BenchPlace) -> Result<Place, CliError> {
     })
 }
 
-fn text(surface: Surface, report: &Report) -> String {
-    const COLUMNS: [Column; 5] = [
-        Column::new("FIGURE"),
-        Column::new("GOAL").right(),
-        Column::new("MEASURED").right(),
-        Column::new("MET").painted(paint_met),
-        Column::new("FLOOR").flexible(),
-    ];
-    let rows: Vec<Vec<String>> = report.rows.iter().map(cells).collect();
-    let probe = report.probe.text(&report.floor);
-    format!("bench {}\n{probe}\n{}", report.bench, table(surface, &COLUMNS, &rows))
-}
-
-fn paint_met(surface: Surface, word: &str) -> String {
-    if word == "no" { surface.yellow(word) } else { surface.green(word) }
-}
-
-fn cells(row: &Row) -> Vec<String> {
-    let with_unit = |value: f64| {
-        if row.unit.is_empty() { number(value) } else { format!("{} {}", number(value), row.unit) }
-    };
-    let goal = match row.goal {
-        Some(Goal::AtLeast(value)) => format!(">= {}", with_unit(value)),
-        Some(Goal::AtMost(value)) => format!("<= {}", with_unit(value)),
-        None => String::new(),
-    };
-    let met = row.met().map_or("", |met| if met { "yes" } else { "no" });
-    let floor = row.floor.as_ref().map(|(value, what)| format!("{} ({what})", with_unit(*value)));
-    let measured = with_unit(row.measured);
-    vec![row.what.clone(), goal, measured, met.to_owned(), floor.unwrap_or_default()]
-}
-
-/// Three digits that matter.
-fn number(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,13 +154,5 @@ mod tests {
     fn agents_are_named_between_commas() {
         assert_eq!(names("claude, codex,"), ["claude", "codex"]);
         assert_eq!(names(""), [""; 0]);
-    }
-
-    #[test]
-    fn a_row_says_everything() {
-        let row = Row::new("list", "ms", 1.234).goal(Goal::AtMost(5.0)).floor(0.0421, "sync");
-        assert_eq!(cells(&row), ["list", "<= 5.00 ms", "1.23 ms", "yes", "0.042 ms (sync)"]);
-        let row = Row::new("lost", "", 1.0).goal(Goal::AtMost(0.0));
-        assert_eq!(cells(&row), ["lost", "<= 0", "1.00", "no", ""]);
     }
 }

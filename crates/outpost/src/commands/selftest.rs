@@ -1,21 +1,14 @@
 //! `outpost selftest`: attacks from inside a real sandbox of this host, and a verdict on each.
 
 use outpost_sandbox::{LAUNCHER_ARGUMENT, SandboxPolicy};
-use outpost_selftest::{Group, Options, Report, Standing, Verdict, errno_name};
-use outpost_terminal::format::{pad, truncate, width, wrap};
-use outpost_terminal::{Surface, sanitize};
+use outpost_selftest::text::{line, summary};
+use outpost_selftest::{Options, Report};
 
 use crate::config::IsolationMinimum;
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
-
-/// Columns of the mark and of the answer of the kernel.
-const MARK_COLUMNS: usize = 4;
-const ERRNO_COLUMNS: usize = 12;
-/// Columns of what was tried, where a terminal is wide enough.
-const ATTACK_COLUMNS_MAX: usize = 72;
 
 /// Runs every probe and says which held. Exit code 0 only if all did.
 pub(crate) async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
@@ -60,69 +53,10 @@ fn finish(ui: &Ui, report: &Report, accept_missing: bool) -> Result<Exit, CliErr
     Ok(if ok { Exit::Ok } else { Exit::Failed })
 }
 
-/// One verdict, under the title of its group where that begins.
-fn line(surface: Surface, verbose: bool, verdict: &Verdict, last: Option<Group>) -> String {
-    let mut output = String::new();
-    if last != Some(verdict.group) {
-        let gap = if last.is_some() { "\n" } else { "" };
-        output = format!("{gap}{}\n", surface.bold(verdict.group.title()));
-    }
-    let mark = match verdict.standing {
-        Standing::Held => surface.green(surface.glyph("✓", "ok")),
-        Standing::Broken => surface.red(surface.glyph("✗", "FAIL")),
-        Standing::Missing => surface.yellow(surface.glyph("!", "warn")),
-        Standing::Untried => surface.dim(surface.glyph("·", "-")),
-    };
-    let mark_columns = width(&sanitize::text(&mark));
-    let blank = " ".repeat(MARK_COLUMNS.saturating_sub(mark_columns).max(1));
-    let room = surface.width().saturating_sub(MARK_COLUMNS + ERRNO_COLUMNS + 3);
-    let columns = room.clamp(20, ATTACK_COLUMNS_MAX);
-    let attack = truncate(&sanitize::line(&verdict.attack), columns, surface.unicode);
-    let answer = match (verdict.standing, verdict.errno.and_then(errno_name)) {
-        (Standing::Held, Some(name)) => surface.dim(name),
-        (Standing::Held, None) => surface.dim("held"),
-        (Standing::Broken, _) => surface.red("succeeded"),
-        (Standing::Missing, _) => surface.yellow("not enforced"),
-        (Standing::Untried, _) => surface.dim("not tried"),
-    };
-    output.push_str(&format!("  {mark}{blank}{} {answer}\n", pad(&attack, columns)));
-    if verbose || verdict.standing != Standing::Held {
-        let indent = " ".repeat(MARK_COLUMNS + 2);
-        let detail = format!("{}: {}", verdict.name, verdict.detail);
-        for line in wrap(&sanitize::line(&detail), surface.width().saturating_sub(indent.len())) {
-            output.push_str(&format!("{indent}{}\n", surface.dim(&line)));
-        }
-    }
-    output
-}
-
-fn summary(surface: Surface, report: &Report, ok: bool) -> String {
-    let who = if report.rootless { "as an ordinary user" } else { "as root" };
-    let all = report.verdicts.len();
-    let mut text = format!("{} of {all} held, {who}", report.count(Standing::Held));
-    for (standing, word) in [
-        (Standing::Broken, "succeeded"),
-        (Standing::Missing, "not enforced on this host"),
-        (Standing::Untried, "not tried"),
-    ] {
-        match report.count(standing) {
-            0 => {}
-            count => text.push_str(&format!("; {count} {word}")),
-        }
-    }
-    let text = if ok { surface.green(&text) } else { surface.red(&text) };
-    let mut output = format!("\n{text}\n");
-    for missing in &report.missing {
-        output.push_str(&format!("{} {}\n", surface.yellow("missing:"), sanitize::line(missing)));
-    }
-    if !ok {
-        output.push_str("Do not run agents that you do not trust here before this is solved; see SECURITY.md.\n");
-    }
-    output
-}
-
 #[cfg(test)]
 mod tests {
+    use outpost_selftest::{Group, Standing, Verdict};
+
     use super::*;
     use crate::ui::Verbosity;
 
@@ -143,23 +77,6 @@ mod tests {
     }
 
     #[test]
-    fn a_held_attack_is_one_line_and_others_say_more() {
-        let held = line(Surface::PLAIN, false, &verdict(Group::Calls, Standing::Held), None);
-        let lines: Vec<&str> = held.lines().collect();
-        assert_eq!(lines.len(), 2, "{held}");
-        assert_eq!(lines[0], "System calls");
-        assert!(lines[1].starts_with("  ✓   keyctl ") && lines[1].ends_with(" EPERM"), "{held}");
-        let again = line(
-            Surface::PLAIN,
-            false,
-            &verdict(Group::Calls, Standing::Broken),
-            Some(Group::Calls),
-        );
-        assert!(again.starts_with("  ✗   keyctl "), "{again}");
-        assert!(again.contains("call.keyctl: an answer") && !again.contains('\x1b'), "{again}");
-    }
-
-    #[test]
     fn only_what_holds_ends_well() {
         let exit = |standing, accept| {
             let (ui, out, _) = Ui::captured(Verbosity { json: true, ..Verbosity::default() });
@@ -175,14 +92,5 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["ok"], false);
         assert_eq!(json["report"]["verdicts"][0]["standing"], "broken");
-    }
-
-    #[test]
-    fn the_summary_counts_and_is_clean() {
-        let both =
-            vec![verdict(Group::Calls, Standing::Held), verdict(Group::Calls, Standing::Broken)];
-        let text = summary(Surface::PLAIN, &report(both), false);
-        assert!(text.contains("1 of 2 held, as root; 1 succeeded"), "{text}");
-        assert!(text.contains("missing: no memory limit") && !text.contains('\x1b'), "{text}");
     }
 }

@@ -157,7 +157,8 @@ async fn killed_workers_and_servers_leave_the_pool_whole() {
         }
         for _ in 0..FLOOD / 2 {
             kill_one(&server.data(), &mut random);
-            tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
+            // A moment of the server's own work.
+            pools(&server).await;
         }
         if round % 3 == 1 {
             server = server.replace(Signal::KILL).await;
