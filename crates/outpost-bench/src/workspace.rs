@@ -37,7 +37,7 @@ const NEW_CLONES: f64 = 1.1;
 const CACHED_COUNT: u32 = 70;
 const STATUS_COUNT: u32 = 7;
 /// Of what writes all files, for repositories up to [`LARGE_BYTES`], and beyond.
-const NEW_COUNT: u32 = 7;
+const NEW_COUNT: u32 = 4;
 const NEW_COUNT_LARGE: u32 = 2;
 const LARGE_BYTES: u64 = 256 * 1024 * 1024;
 /// First prepares and plain clones in each round.

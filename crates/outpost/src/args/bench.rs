@@ -222,14 +222,14 @@ pub(crate) struct PoolBench {
 /// Flags of `outpost bench workspace`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WorkspaceBench {
-    /// Where the bench keeps its files; it takes some 25 times the repository, 15 times a large one
+    /// Where the bench keeps its files; it takes some 15 times the repository meanwhile
     #[command(flatten)]
     pub(crate) place: BenchPlace,
     /// Files of the repository
     #[arg(long, default_value_t = 14_000, value_name = "COUNT",
         value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub(crate) files: u32,
-    /// Their size in all, MiB; 1024 takes long
+    /// Their size in all, MiB; 50 take minutes on a slow disk, and 1024 long
     #[arg(long, default_value_t = 50, value_name = "MIB",
         value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(crate) mib: u32,
