@@ -10,6 +10,8 @@ use anyhow::Context as _;
 use outpost_types::DispatchId;
 use rustix::process::{Pid, Signal, kill_process};
 
+/// Start of the names of warm workers.
+const WARM_NAME: &str = "warm-";
 /// Directory levels below the mount of the control groups that are searched.
 const CGROUP_DEPTH_MAX: u32 = 6;
 
@@ -72,12 +74,18 @@ impl Host {
     }
 
     /// What no run owns any more and is there nevertheless; call it when nothing runs. One sentence
-    /// for each thing.
+    /// for each thing. So many workers are to be warm: with one more or less, each of them is named, since a
+    /// worker that a run had is in a control group of the same kind of name.
     #[must_use]
-    pub fn leftovers(&self) -> Vec<String> {
+    pub fn leftovers(&self, warm: usize) -> Vec<String> {
         let inmates = self.processes().into_iter().filter(|process| process.role == Role::Inmate);
-        let mut left: Vec<String> =
-            inmates.map(|it| format!("process {} ({}) is left", it.pid, it.name)).collect();
+        let (waiting, others): (Vec<_>, Vec<_>) = inmates.partition(|it| is_in_warm_group(it.pid));
+        let unexpected = if waiting.len() == warm { Vec::new() } else { waiting };
+        let mut left: Vec<String> = others
+            .iter()
+            .chain(&unexpected)
+            .map(|it| format!("process {} ({}) is left", it.pid, it.name))
+            .collect();
         left.extend(
             names_in(&self.data_dir.join("attempts"))
                 .map(|name| format!("the directory {name} of an attempt is left")),
@@ -85,6 +93,11 @@ impl Host {
         for group in self.groups() {
             let below = std::fs::read_dir(&group).into_iter().flatten().flatten();
             let dirs = below.map(|entry| entry.path()).filter(|path| path.is_dir());
+            let (waiting, others): (Vec<_>, Vec<_>) = dirs.partition(|dir| {
+                dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WARM_NAME))
+            });
+            let unexpected = if waiting.len() == warm { Vec::new() } else { waiting };
+            let dirs = others.into_iter().chain(unexpected);
             left.extend(dirs.map(|dir| format!("the control group {} is left", dir.display())));
         }
         if mounts_mention("/proc/self/mountinfo".as_ref(), &self.data_dir) {
@@ -113,7 +126,7 @@ impl Host {
     /// What is there though server and launcher have ended; one sentence for each thing.
     #[must_use]
     pub fn last_traces(&self) -> Vec<String> {
-        let mut left = self.leftovers();
+        let mut left = self.leftovers(0);
         let others = self.processes().into_iter().filter(|process| process.role != Role::Inmate);
         left.extend(others.map(|it| format!("the {:?} ({}) lives", it.role, it.pid)));
         let groups = self.groups();
@@ -198,6 +211,12 @@ fn names_in(dir: &Path) -> impl Iterator<Item = String> + use<> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
+/// Whether a process is in the control group of a worker that is warm, or was before a run had it.
+fn is_in_warm_group(pid: i32) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    groups.contains(&format!("/{WARM_NAME}"))
+}
+
 /// Whether it only waits for its parent to notice that it ended.
 fn has_ended(status: &str) -> bool {
     field(status, "State:").is_some_and(|state| state.starts_with(['Z', 'X']))
@@ -276,7 +295,7 @@ mod tests {
         let launcher = process(&[host.socket().to_str().unwrap()], None);
         assert_eq!(host.launcher(), Some(i32::try_from(launcher.0.id()).unwrap()));
         assert_eq!(other.launcher(), None);
-        assert_eq!(host.leftovers(), ["the directory X-1 of an attempt is left"]);
+        assert_eq!(host.leftovers(0), ["the directory X-1 of an attempt is left"]);
         let traces = host.last_traces().join("\n");
         for what in ["attempt", "socket", "the Server", "the Launcher"] {
             assert!(traces.contains(what), "{what}: {traces}");

@@ -356,10 +356,11 @@ impl Storm {
         if !ledger.open().is_empty() {
             bail!("clients ended without their runs");
         }
-        ledger.note(until_none(|| self.host.leftovers()).await);
+        let left = || async { Ok(self.host.leftovers(self.warm().await?)) };
+        ledger.note(until_none(left).await?);
         ledger.note(check::records(&ledger.ended(), &self.list().await?));
         self.server.take().context("there is a server")?.end(&self.launch).await?;
-        ledger.note(until_none(|| self.host.last_traces()).await);
+        ledger.note(until_none(|| async { Ok(self.host.last_traces()) }).await?);
         let trail_rows = self.check_trail(&ledger).await?;
         let (findings, counts) = ledger.verdict();
         self.start_millis.sort_unstable();
@@ -376,6 +377,13 @@ impl Storm {
             held_millis: u64::try_from(self.held.as_millis())?,
             dir: None,
         })
+    }
+
+    /// Workers that wait for a run, by the server's own count.
+    async fn warm(&self) -> anyhow::Result<usize> {
+        let fleet = patiently("fleet", || self.client.api.fleet()).await?;
+        let idle = fleet.agents.iter().filter_map(|agent| Some(agent.pool.as_ref()?.idle));
+        Ok(usize::try_from(idle.sum::<u32>())?)
     }
 
     /// Everything the server lists.
@@ -420,12 +428,15 @@ impl Storm {
 }
 
 /// Looks until nothing is left, or patience is; answers what is left then.
-async fn until_none(look: impl Fn() -> Vec<String>) -> Vec<String> {
+async fn until_none<Left>(look: impl Fn() -> Left) -> anyhow::Result<Vec<String>>
+where
+    Left: Future<Output = anyhow::Result<Vec<String>>>,
+{
     let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
     loop {
-        let left = look();
+        let left = look().await?;
         if left.is_empty() || Instant::now() > deadline {
-            return left;
+            return Ok(left);
         }
         tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
     }

@@ -51,10 +51,10 @@ async fn a_launcher_of_another_version_costs_no_agent() {
     let real = server.data().join("launcher/socket");
     let aside = server.data().join("launcher/aside");
     std::fs::rename(&real, &aside).unwrap();
-    let too_new = "it speaks versions 2 to 3, this program version 1";
+    let too_new = "it speaks versions 3 to 4, this program versions 1 to 2";
     for (answer, what) in [
         (greeting(0), "it speaks version 0, this program versions 1 to 2"),
-        (greeting(2), "it speaks version 2, this program version 1"),
+        (greeting(3), "it speaks version 3, this program versions 1 to 2"),
         (json!({"Err": {"protocol": {"message": too_new}}}), too_new),
     ] {
         pose_as_launcher(&real, answer);
