@@ -284,6 +284,8 @@ impl Storm {
     fn kill_launcher(&mut self) -> anyhow::Result<()> {
         self.client.ledger.launcher_dies();
         self.launcher_kills += u64::from(self.host.kill_launcher()?);
+        // What began while it was looked for is among its runs, too.
+        self.client.ledger.launcher_dies();
         Ok(())
     }
 
