@@ -392,14 +392,8 @@ impl Runner {
             (Some(exit), Some(_)) => verdict(exit),
         };
         Some(Outcome::Collected(Box::new(ResultFacts {
-            verdict,
-            summary: None,
-            session_id: None,
-            usage: None,
-            spend: None,
-            files_changed: None,
-            checks: Vec::new(),
             collect_millis: self.job.collect_millis,
+            ..ResultFacts::of(verdict)
         })))
     }
 }

@@ -132,3 +132,20 @@ pub struct ResultFacts {
     /// Diff, bundle and artifacts, milliseconds.
     pub collect_millis: u64,
 }
+
+impl ResultFacts {
+    /// A verdict, and nothing else is known.
+    #[must_use]
+    pub const fn of(verdict: AgentVerdict) -> Self {
+        Self {
+            verdict,
+            summary: None,
+            session_id: None,
+            usage: None,
+            spend: None,
+            files_changed: None,
+            checks: Vec::new(),
+            collect_millis: 0,
+        }
+    }
+}

@@ -247,10 +247,7 @@ impl Attempt {
     }
 
     async fn attention(&self, notes: &[Note]) {
-        for note in notes {
-            let (code, message) = (note.code.to_string(), note.message.clone());
-            self.event(EventData::Attention(Attention { code, message })).await;
-        }
+        attention(&self.reports, notes).await;
     }
 
     async fn phase(&self, name: &str, millis: u64, detail: Option<String>) {
@@ -290,6 +287,7 @@ impl Attempt {
         };
         // What is only known after preparing has served.
         saved.prepared.tracked_files.clear();
+        saved.prepared.tracked_sizes.clear();
         let late = self.late_notes(saved.prepared.clone(), told);
         let mut parser = agent.parser();
         let ended = match OutputLog::open(&self.assignment.kept_dir, &self.dir) {
@@ -332,13 +330,7 @@ impl Attempt {
             if told != Told::default() {
                 return;
             }
-            for Note { code, message } in workspaces.late_notes(&prepared).await {
-                let data = EventData::Attention(Attention { code: code.to_string(), message });
-                // Nobody listens any more.
-                if reports.send(Report::Event(data)).await.is_err() {
-                    return;
-                }
-            }
+            attention(&reports, &workspaces.late_notes(&prepared).await).await;
         }
     }
 
@@ -508,6 +500,17 @@ fn not_collected(attempt: AttemptId, error: &(dyn std::error::Error + 'static)) 
         .with_hint("The agent's output is kept; dispatch the task again for its changes.")
 }
 
+/// Tells the user what is no error.
+async fn attention(reports: &mpsc::Sender<Report>, notes: &[Note]) {
+    for Note { code, message } in notes {
+        let attention = Attention { code: code.to_string(), message: message.clone() };
+        if reports.send(Report::Event(EventData::Attention(attention))).await.is_err() {
+            // Nobody listens to this attempt any more.
+            return;
+        }
+    }
+}
+
 async fn told_to_end(commands: &mut mpsc::Receiver<Command>) -> ProvisionError {
     loop {
         match commands.recv().await {
@@ -552,16 +555,9 @@ fn verdict(
 
 /// The outcome of an attempt of which nothing but its record is left.
 fn nothing_left(spend: Spend) -> Outcome {
-    Outcome::Collected(Box::new(ResultFacts {
-        verdict: AgentVerdict::Failed(lost()),
-        summary: None,
-        session_id: None,
-        usage: None,
-        spend: Some(spend).filter(|spend| spend.calls > 0),
-        files_changed: None,
-        checks: Vec::new(),
-        collect_millis: 0,
-    }))
+    let spend = Some(spend).filter(|spend| spend.calls > 0);
+    let verdict = AgentVerdict::Failed(lost());
+    Outcome::Collected(Box::new(ResultFacts { spend, ..ResultFacts::of(verdict) }))
 }
 
 async fn release(running: Option<Box<dyn RunningSandbox>>) {

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use outpost_core::DispatchSpec;
 use outpost_gateway::egress::{
     EgressFloor, EgressGrant, EgressLevel, EgressPolicy, EgressRule, Resolve, SystemResolver,
 };
@@ -36,22 +35,22 @@ impl Default for Network {
 }
 
 impl Network {
-    /// The way out of a dispatch's sandbox, opened as far as its network is.
-    pub(crate) fn grant(&self, spec: &DispatchSpec) -> Result<Option<EgressGrant>, String> {
-        let grant = EgressGrant::new(policy(spec.network, &spec.allow_hosts)?, self.floor.clone());
-        Ok(Some(EgressGrant { resolver: Arc::clone(&self.resolver), ..grant }))
+    /// The way out of a sandbox, opened as far as this network is.
+    pub(crate) fn grant(
+        &self,
+        level: NetworkLevel,
+        allow_hosts: &[String],
+    ) -> Result<EgressGrant, String> {
+        let grant = EgressGrant::new(policy(level, allow_hosts)?, self.floor.clone());
+        Ok(EgressGrant { resolver: Arc::clone(&self.resolver), ..grant })
     }
 }
 
-/// Puts the newest network on record into an assignment. A network of none becomes one of no hosts, which is
-/// the same to the gateway and has a proxy that can be opened later.
+/// Puts the newest network on record into an assignment.
 pub(crate) fn take_newest(assignment: &mut Assignment) {
     let outpost_types::Network { level, allow_hosts } =
         assignment.network.borrow_and_update().clone();
-    assignment.spec.network = match level {
-        NetworkLevel::None => NetworkLevel::Custom,
-        level => level,
-    };
+    assignment.spec.network = level;
     assignment.spec.allow_hosts = allow_hosts;
 }
 

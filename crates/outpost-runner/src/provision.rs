@@ -12,13 +12,13 @@ use outpost_gateway::gateway::{
     GatewayError, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
 };
 use outpost_sandbox::{
-    Claim, GATEWAY_PORT, HOME_INSIDE, Limits, ParkedSandbox, Payload, RunningSandbox, SandboxError,
-    SandboxSpec,
+    Claim, GATEWAY_PORT, HOME_INSIDE, Limits, Owner, ParkedSandbox, Payload, RunningSandbox,
+    SandboxError, SandboxSpec,
 };
 use outpost_types::limits::{PARKED_SECONDS_MAX, STOP_GRACE_SECONDS};
 use outpost_types::{
-    Failure, FailureCode, GivenSecret, Isolation, NetworkLevel, PhaseTimings, Resources,
-    SecretError, Tier, WantedSecret,
+    Failure, FailureCode, GivenSecret, Isolation, PhaseTimings, Resources, SecretError, Tier,
+    WantedSecret,
 };
 use outpost_workspace::{
     Layers, PersistentRequest, PrepareError, PrepareRequest, Prepared, SetupError, SourceError,
@@ -237,7 +237,7 @@ pub(crate) async fn provision(
         ended: None,
         results: None,
     };
-    let payload = payload_of(invocation, exposed, spec.network, &spec.task, &run.workdir)?;
+    let payload = payload_of(invocation, exposed, &spec.task, &run.workdir)?;
     Ok(Steady { saved, parked, payload, session, lease })
 }
 
@@ -247,7 +247,7 @@ async fn prepare_workspace(
     dir: &Path,
 ) -> Result<Prepared, ProvisionError> {
     let spec = &assignment.spec;
-    let overlays = parts.sandbox.host().await?.overlay;
+    let host = parts.sandbox.host().await?;
     let source = match &spec.repo {
         Some(repo) => Some(parts.workspaces.parse_source(repo)?),
         None => None,
@@ -258,9 +258,9 @@ async fn prepare_workspace(
         branch: spec.branch.clone(),
         dir: dir.to_owned(),
         inside: PathBuf::from(format!("/workspace/{}", assignment.attempt.dispatch)),
-        owner: owner(parts).await?,
+        owner: owner(host.payload_owner),
         task: spec.task.clone(),
-        layers: if overlays { Layers::Overlay } else { Layers::Copy },
+        layers: if host.overlay { Layers::Overlay } else { Layers::Copy },
         persistent: spec
             .workspace
             .as_ref()
@@ -271,9 +271,8 @@ async fn prepare_workspace(
 }
 
 /// Who owns what the agent writes; `None` where this process cannot give files away.
-async fn owner(parts: &Parts) -> Result<Option<(u32, u32)>, SandboxError> {
-    let owner = parts.sandbox.payload_owner().await?;
-    Ok(rustix::process::geteuid().is_root().then_some((owner.uid, owner.gid)))
+fn owner(payload: Owner) -> Option<(u32, u32)> {
+    rustix::process::geteuid().is_root().then_some((payload.uid, payload.gid))
 }
 
 /// Limits of a tier, as the sandbox wants them.
@@ -328,38 +327,43 @@ async fn take(
     // The agent may have been installed anew since the worker was made.
     let newer = programs.iter().filter(|path| !shown.contains(path));
     claim.binds.extend(shown::programs(newer)?);
-    let mut tries = 0;
+    let mut pauses = 0;
     loop {
         match sandbox.claim(claim.clone()).await {
             Ok(()) => return Ok(Some((sandbox, lease))),
-            Err(SandboxError::AlreadyExists { .. }) if tries < NAME_TRIES_MAX => {
-                tries += 1;
-                tokio::time::sleep(Duration::from_millis(NAME_PAUSE_MILLIS)).await;
-            }
-            Err(error) => {
+            Err(error) if !may_become_free(&error, &mut pauses) => {
                 warn!(%error, id = claim.id, "a warm worker could not be claimed; another is made");
                 lease.failed(error.to_string());
                 return Ok(None);
             }
+            Err(_) => name_pause().await,
         }
     }
 }
 
-/// Makes a sandbox. One of the same name that an earlier server left half built is just ending: its
-/// name is waited for.
+/// Makes a sandbox.
 pub(crate) async fn create(
     parts: &Parts,
     spec: SandboxSpec,
 ) -> Result<Box<dyn ParkedSandbox>, SandboxError> {
-    for _ in 0..NAME_TRIES_MAX {
+    let mut pauses = 0;
+    loop {
         match parts.sandbox.create(spec.clone()).await {
-            Err(SandboxError::AlreadyExists { .. }) => {
-                tokio::time::sleep(Duration::from_millis(NAME_PAUSE_MILLIS)).await;
-            }
+            Err(error) if may_become_free(&error, &mut pauses) => name_pause().await,
             made => return made,
         }
     }
-    parts.sandbox.create(spec).await
+}
+
+/// Whether the name of a sandbox is worth another pause: one of the same name that an earlier server left half
+/// built is just ending.
+fn may_become_free(error: &SandboxError, pauses: &mut u32) -> bool {
+    *pauses += 1;
+    matches!(error, SandboxError::AlreadyExists { .. }) && *pauses <= NAME_TRIES_MAX
+}
+
+async fn name_pause() {
+    tokio::time::sleep(Duration::from_millis(NAME_PAUSE_MILLIS)).await;
 }
 
 fn isolation_of(parked: &dyn ParkedSandbox) -> Isolation {
@@ -367,8 +371,7 @@ fn isolation_of(parked: &dyn ParkedSandbox) -> Isolation {
     Isolation { effective: isolation.enforced.clone(), missing: isolation.missing.clone() }
 }
 
-/// Opens the gateway on the listener that was made inside; an agent without a provider and without a network
-/// gets none. Of its budget `spent` is gone.
+/// Opens the gateway on the listener that was made inside, if there is one. Of its budget `spent` is gone.
 pub(crate) fn open_gateway(
     parts: &Parts,
     assignment: &Assignment,
@@ -377,15 +380,11 @@ pub(crate) fn open_gateway(
     route: Option<Route>,
     spent: Spend,
 ) -> Result<Option<Session>, ProvisionError> {
-    let network = parts.config.network.grant(&assignment.spec);
+    let Some(listener) = listener else { return Ok(None) };
+    let spec = &assignment.spec;
+    let network = parts.config.network.grant(spec.network, &spec.allow_hosts);
     let network = network.map_err(ProvisionError::Unavailable)?;
-    let Some(listener) = listener.filter(|_| route.is_some() || network.is_some()) else {
-        return Ok(None);
-    };
-    let mut grant = GatewayGrant::new(handle, route.into_iter().collect())?;
-    if let Some(network) = network {
-        grant = grant.with_egress(network);
-    }
+    let grant = GatewayGrant::new(handle, route.into_iter().collect())?.with_egress(network);
     let grant = parts.config.money.grant(grant, &assignment.tenant, assignment.spec.budget, spent);
     let grant = grant.map_err(|error| ProvisionError::Unavailable(error.to_string()))?;
     Ok(Some(parts.gateway.serve(tokio::net::TcpListener::from_std(listener)?, grant)))
@@ -449,15 +448,12 @@ fn run_spec(assignment: &Assignment, prepared: &Prepared, handle: &Handle) -> Ru
 fn payload_of(
     invocation: Invocation,
     exposed: Vec<GivenSecret>,
-    network: NetworkLevel,
     prompt: &str,
     workdir: &str,
 ) -> Result<Payload, ProvisionError> {
     let mut payload = Payload::new(invocation.argv).cwd(workdir);
     payload.env = invocation.env;
-    if network != NetworkLevel::None {
-        payload.env.extend(variables(GATEWAY_PORT));
-    }
+    payload.env.extend(variables(GATEWAY_PORT));
     for secret in exposed {
         let name = secret.name.to_string();
         if payload.env.iter().any(|(known, _)| *known == name) {

@@ -12,8 +12,6 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
 use std::time::Instant;
 
-use outpost_core::DispatchSpec;
-use outpost_gateway::egress::EgressGrant;
 use outpost_types::NetworkLevel;
 use outpost_workspace::{Prepared, Setup, SetupJob, SetupNetwork, SetupRequest};
 
@@ -68,7 +66,10 @@ fn side_of(
 ) -> Result<SideRun, ProvisionError> {
     let network = match job.network {
         SetupNetwork::None => None,
-        SetupNetwork::Trusted => Some(trusted(parts, assignment)?),
+        SetupNetwork::Trusted => {
+            let grant = parts.config.network.grant(NetworkLevel::Trusted, &[]);
+            Some(grant.map_err(ProvisionError::Unavailable)?)
+        }
     };
     Ok(SideRun {
         id: format!("{}-setup", assignment.attempt),
@@ -82,13 +83,6 @@ fn side_of(
         tier: assignment.spec.tier,
         seconds_max: job.seconds,
     })
-}
-
-fn trusted(parts: &Parts, assignment: &Assignment) -> Result<EgressGrant, ProvisionError> {
-    let (network, allow_hosts) = (NetworkLevel::Trusted, Vec::new());
-    let spec = DispatchSpec { network, allow_hosts, ..assignment.spec.clone() };
-    let grant = parts.config.network.grant(&spec).map_err(ProvisionError::Unavailable)?;
-    grant.ok_or_else(|| ProvisionError::Unavailable("its setup has no network".to_owned()))
 }
 
 /// Names the programs that setup commands find: those of the host.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use outpost_agents::Installed;
 use outpost_core::pool::{
@@ -158,7 +158,7 @@ impl Warm {
         };
         let lease = Lease { warm: Arc::clone(self), worker };
         match place {
-            Some(Place::Parked(Worker { sandbox, programs })) if sandbox.is_alive() => {
+            Some(Place::Parked(Worker { sandbox, programs })) => {
                 Ok(Claimed { sandbox, programs, lease })
             }
             _ => {
@@ -209,9 +209,9 @@ impl Warm {
         }
     }
 
-    fn is_alive(&self, id: WorkerId) -> bool {
-        let state = self.lock();
-        matches!(state.places.get(&id), Some(Place::Parked(worker)) if worker.sandbox.is_alive())
+    /// Whether it waits; one that ends is taken away at once.
+    fn is_parked(&self, id: WorkerId) -> bool {
+        matches!(self.lock().places.get(&id), Some(Place::Parked(_)))
     }
 }
 
@@ -265,11 +265,10 @@ impl Parts {
                 work.spawn(async move { parts.stop(worker).await });
             }
             Effect::Check { worker } => {
-                let reason = || "it is gone".to_owned();
-                self.warm.tell(&if self.warm.is_alive(worker) {
+                self.warm.tell(&if self.warm.is_parked(worker) {
                     Event::HealthPassed { worker }
                 } else {
-                    Event::HealthFailed { worker, reason: reason() }
+                    Event::HealthFailed { worker, reason: "it is gone".to_owned() }
                 });
             }
         }
@@ -368,6 +367,5 @@ fn view(figures: AgentFigures) -> PoolView {
 
 /// The wall clock.
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now().into()
 }

@@ -293,11 +293,6 @@ impl ParkedSandbox for Parked {
         })
     }
 
-    fn is_alive(&self) -> bool {
-        let gone = |handle: &Handle| handle.link.is_closed() || handle.end.borrow().is_some();
-        self.handle.as_ref().is_some_and(|handle| !gone(handle))
-    }
-
     fn take_listener(&mut self) -> Option<TcpListener> {
         self.handle.as_mut()?.listener.take()
     }

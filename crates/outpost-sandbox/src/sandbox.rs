@@ -61,9 +61,6 @@ pub trait ParkedSandbox: Send + fmt::Debug {
     /// What is enforced for it.
     fn isolation(&self) -> &Isolation;
 
-    /// Whether it still waits: false once it, or its launcher, is known to be gone.
-    fn is_alive(&self) -> bool;
-
     /// Ends when it, or its launcher, is known to be gone, whatever becomes of this value.
     fn gone(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -46,4 +46,4 @@ pub use sqlite::{
     SCAN_QUEUE_MAX, SqliteOptions, SqliteStore, WRITE_QUEUE_MAX,
 };
 pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Secrets, Store, Usages};
-pub use usage::{USAGE_ROWS_MAX, UsageRow, UsageTotal, day_of};
+pub use usage::{USAGE_ROWS_MAX, UsageRow, UsageTotal};

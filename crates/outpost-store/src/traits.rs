@@ -216,7 +216,7 @@ pub trait Secrets: Send + Sync {
 /// What was used. Written by the changes that end dispatches.
 #[async_trait]
 pub trait Usages: Send + Sync {
-    /// Sums of a tenant, or of all, of these days (see [`crate::day_of`]): newest day first, then by
+    /// Sums of a tenant, or of all, of these days (see [`outpost_types::Day::number`]): newest day first, then by
     /// tenant, agent and model; at most [`crate::USAGE_ROWS_MAX`].
     async fn usage(
         &self,

@@ -4,27 +4,19 @@
 //! answer. Absent: what still runs; money other than the gateway's count.
 
 use outpost_core::{Dispatch, Nanodollars, Tokens};
-use outpost_types::{TenantId, Timestamp};
+use outpost_types::{Day, TenantId};
 
 use crate::prepare::count;
 
 /// Most rows of one answer.
 pub const USAGE_ROWS_MAX: u32 = 10_000;
 
-const DAY_MILLIS: u64 = 86_400_000;
-
-/// The day an instant is in: days since 1970 in UTC.
-#[must_use]
-pub const fn day_of(at: Timestamp) -> u64 {
-    at.as_millis() / DAY_MILLIS
-}
-
 /// A sum, and what it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
     /// Whose.
     pub tenant: TenantId,
-    /// Days since 1970 in UTC; see [`day_of`].
+    /// Days since 1970 in UTC; see [`Day::number`].
     pub day: u64,
     /// Agent.
     pub agent: String,
@@ -98,7 +90,7 @@ pub(crate) fn used_by(dispatch: &Dispatch) -> Option<UsageRow> {
     };
     Some(UsageRow {
         tenant: dispatch.tenant.clone(),
-        day: day_of(ended),
+        day: Day::of(ended).number(),
         agent: dispatch.spec.agent.to_string(),
         model_id: dispatch.spec.model_id.clone(),
         // Within what a column holds.

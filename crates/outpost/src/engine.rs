@@ -15,7 +15,7 @@ use outpost_runner::{LocalRunner, LocalRunnerConfig, Models, Money, Network};
 use outpost_sandbox::{LauncherOptions, LinuxSandbox, SandboxPolicy};
 use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedHandle, ScriptedProvider};
 use outpost_server::{AuthError, Backend, SigningKey};
-use outpost_store::{SqliteOptions, SqliteStore, Store, USAGE_ROWS_MAX, day_of};
+use outpost_store::{SqliteOptions, SqliteStore, Store, USAGE_ROWS_MAX};
 use outpost_types::limits::WAITING_COUNT_MAX;
 use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
 use outpost_workspace::{
@@ -116,7 +116,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
 
 /// Counts to each tenant's day what the records say was spent on it; what live attempts spent is theirs to say.
 async fn recall_the_day(money: &Money, store: &dyn Store) -> anyhow::Result<()> {
-    let today = day_of(Machine.now());
+    let today = outpost_types::Day::of(Machine.now()).number();
     let rows = store.usage(None, today..=today).await?;
     if rows.len() >= USAGE_ROWS_MAX as usize {
         tracing::warn!(

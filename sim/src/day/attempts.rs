@@ -132,16 +132,7 @@ impl Host {
         let attempt = self.attempt(id)?;
         let exit = ExitFacts { code: Some(0), first_output_millis: None };
         self.change(id, &Event::AgentExited { attempt, exit })?;
-        let results = Box::new(ResultFacts {
-            verdict: AgentVerdict::Completed,
-            summary: None,
-            session_id: None,
-            usage: None,
-            spend: None,
-            files_changed: None,
-            checks: Vec::new(),
-            collect_millis: 0,
-        });
+        let results = Box::new(ResultFacts::of(AgentVerdict::Completed));
         self.change(id, &Event::Collected { attempt, results })?;
         let live = self.live.remove(&id).ok_or("an end of nothing")?;
         if let Some(worker) = live.worker {

@@ -7,14 +7,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use outpost_core::{DayBudget, Nanodollars};
-use outpost_types::{TenantId, Timestamp};
+use outpost_types::{Day, TenantId, Timestamp};
 
 /// Most tenants in a ledger; those that have not spent today make room.
 pub const LEDGER_TENANTS_MAX: usize = 65_536;
-const MILLIS_PER_DAY: u64 = 24 * 3600 * 1000;
 
 /// No room for another tenant.
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +40,7 @@ pub struct TenantShare {
 
 impl Default for TenantLedger {
     fn default() -> Self {
-        Self::with_clock(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-        })
+        Self::with_clock(|| SystemTime::now().into())
     }
 }
 
@@ -87,7 +83,7 @@ impl TenantLedger {
     /// Today (days since 1970 in UTC) and what the tenant has spent on it.
     #[must_use]
     pub fn spent_today(&self, tenant: &TenantId) -> (u64, Nanodollars) {
-        let today = day_of((self.clock)());
+        let today = Day::of((self.clock)()).number();
         let days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
         let spent = days
             .get(tenant)
@@ -96,7 +92,7 @@ impl TenantLedger {
     }
 
     fn entry(&self, tenant: &TenantId) -> Result<Arc<Mutex<DayBudget>>, LedgerFull> {
-        let today = day_of((self.clock)());
+        let today = Day::of((self.clock)()).number();
         let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(day) = days.get(tenant) {
             return Ok(Arc::clone(day));
@@ -136,15 +132,11 @@ impl TenantShare {
     }
 
     pub(crate) fn charge(&self, cost: Nanodollars) -> DaySeen {
-        let today = day_of((self.clock)());
+        let today = Day::of((self.clock)()).number();
         let mut budget = self.day.lock().unwrap_or_else(PoisonError::into_inner);
         *budget = budget.charge(today, cost);
         DaySeen { day: budget.day(), spent: budget.spent(today), cap: budget.cap() }
     }
-}
-
-const fn day_of(now: Timestamp) -> u64 {
-    now.as_millis() / MILLIS_PER_DAY
 }
 
 impl fmt::Debug for TenantLedger {
@@ -164,6 +156,8 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+
+    const MILLIS_PER_DAY: u64 = 86_400_000;
 
     #[test]
     fn attempts_of_a_tenant_share_its_day_and_the_next_one_begins_anew() {

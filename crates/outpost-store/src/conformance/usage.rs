@@ -3,7 +3,7 @@
 use outpost_core::{Dispatch, Event, Nanodollars, Spend, Tokens};
 
 use super::sample::{self, accept_of, after, good_run, request};
-use crate::{Store, UsageTotal, day_of};
+use crate::{Store, UsageTotal};
 
 /// Runs a dispatch of this tenant to its end; it spent `spend`.
 async fn run(store: &dyn Store, serial: u64, tenant: &str, spend: Spend) -> Dispatch {
@@ -52,7 +52,10 @@ pub(super) async fn what_ended_is_summed_up_once(store: &dyn Store) {
     let a = first.tenant.clone();
     let rows = store.usage(Some(&a), 0..=0).await.unwrap();
     let [row] = rows.as_slice() else { panic!("{rows:?}") };
-    assert_eq!((row.day, &row.agent), (day_of(first.created_at), &first.spec.agent.to_string()));
+    assert_eq!(
+        (row.day, &row.agent),
+        (outpost_types::Day::of(first.created_at).number(), &first.spec.agent.to_string())
+    );
     let run_millis = first.facts.timings.agent_millis.unwrap();
     let expected = UsageTotal {
         dispatches: 2,

@@ -60,28 +60,18 @@ mod tests {
     use super::*;
     use crate::ui::Verbosity;
 
-    fn verdict(group: Group, standing: Standing) -> Verdict {
-        Verdict {
-            group,
-            name: "call.keyctl".to_owned(),
-            attack: "keyctl".to_owned(),
-            standing,
-            errno: (standing == Standing::Held).then_some(1),
-            detail: "an answer\x1b[2J".to_owned(),
-        }
-    }
-
-    fn report(verdicts: Vec<Verdict>) -> Report {
-        let missing = vec!["no memory limit\x1b[2J".to_owned()];
-        Report { verdicts, enforced: Vec::new(), missing, rootless: false }
+    /// Of one attack that came to this.
+    fn report(standing: Standing) -> Report {
+        let (name, attack, detail) = Default::default();
+        let verdict = Verdict { group: Group::Calls, name, attack, standing, errno: None, detail };
+        Report { verdicts: vec![verdict], enforced: vec![], missing: vec![], rootless: false }
     }
 
     #[test]
     fn only_what_holds_ends_well() {
         let exit = |standing, accept| {
             let (ui, out, _) = Ui::captured(Verbosity { json: true, ..Verbosity::default() });
-            let report = report(vec![verdict(Group::Calls, standing)]);
-            (finish(&ui, &report, accept).unwrap(), out.text())
+            (finish(&ui, &report(standing), accept).unwrap(), out.text())
         };
         assert_eq!(exit(Standing::Held, false).0, Exit::Ok);
         assert_eq!(exit(Standing::Untried, false).0, Exit::Ok);
