@@ -13,8 +13,8 @@ use outpost_store::{ApiKey, ApiKeys, AuditEntry, KeyHash};
 use outpost_types::{ApiKeyStatus, Caller, Scope, TenantId};
 
 use crate::clock::now;
-use crate::datadir;
-use crate::secret::Secret;
+use outpost_config::Secret;
+use outpost_config::datadir;
 
 /// Bytes of a hash.
 const HASH_BYTES: usize = 32;

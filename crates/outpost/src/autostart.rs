@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
-use crate::args::GlobalArgs;
-use crate::config::Config;
 use crate::ctx::http_api;
-use crate::datadir::{self, DataDir, ServerInfo};
 use crate::error::CliError;
 use crate::ui::Ui;
+use outpost_args::GlobalArgs;
+use outpost_config::Config;
+use outpost_config::datadir::{self, DataDir, ServerInfo};
 
 /// A server started this way ends after so many seconds without work.
 const IDLE_EXIT_SECONDS: u64 = 600;

@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::activity::Activity;
-use crate::config::Config;
 use crate::engine::{Agents, Assembly, assemble};
-use crate::secret::Secret;
+use outpost_config::Config;
+use outpost_config::Secret;
 
 /// A server in this process.
 pub(crate) struct Running {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use outpost_client::{ApiKey, ClientConfig, HttpApi};
 use outpost_types::{Api, Provider};
 
-use crate::args::{GlobalArgs, ServeArgs};
 use crate::autostart;
-use crate::config::Config;
-use crate::datadir::{self, DataDir};
 use crate::error::CliError;
-use crate::secret::Secret;
 use crate::ui::Ui;
+use outpost_args::{GlobalArgs, ServeArgs};
+use outpost_config::Config;
+use outpost_config::Secret;
+use outpost_config::datadir::{self, DataDir};
 
 /// What every command is given.
 #[derive(Debug)]
@@ -35,7 +35,8 @@ pub(crate) struct Connection {
 impl Ctx {
     /// The configuration, as a server started now would read it.
     pub(crate) fn config(&self) -> Result<Config, CliError> {
-        Config::load(&self.global, &ServeArgs::from_environment()?)
+        let flags = ServeArgs::from_environment().map_err(CliError::usage)?;
+        Ok(Config::load(&self.global, &flags)?)
     }
 
     /// The server named by flag or environment, else the one of the data directory, started now if
@@ -99,7 +100,7 @@ impl Ctx {
     fn key_for_local(&self, config: &Config) -> Result<Secret, CliError> {
         match self.explicit_key()? {
             Some(key) => Ok(key),
-            None => datadir::read_key(&config.admin_key_file),
+            None => Ok(datadir::read_key(&config.admin_key_file)?),
         }
     }
 
@@ -113,7 +114,7 @@ impl Ctx {
                 "OUTPOST_API_KEY holds no API key: expected otp_ and 64 hexadecimal digits",
             ));
         }
-        self.global.key_file.as_deref().map(datadir::read_key).transpose()
+        Ok(self.global.key_file.as_deref().map(datadir::read_key).transpose()?)
     }
 
     fn connection(&self, url: String, key: Secret, local: bool) -> Result<Connection, CliError> {

@@ -24,9 +24,10 @@ use outpost_workspace::{
 use sha2::{Digest as _, Sha256};
 
 use crate::admin::AdminKey;
-use crate::config::{Config, IsolationMinimum, ModelSource};
-use crate::datadir;
-use crate::secret::Secret;
+use outpost_args::{IsolationMinimum, ModelSource};
+use outpost_config::Config;
+use outpost_config::Secret;
+use outpost_config::datadir;
 
 /// Variables of the host that may hold a token for the code host; the first one set wins.
 const TOKEN_VARIABLES: [&str; 2] = ["OUTPOST_GITHUB_TOKEN", "GITHUB_TOKEN"];

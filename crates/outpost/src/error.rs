@@ -2,6 +2,7 @@
 
 use std::io;
 
+use outpost_config::{ConfigError, ConfigErrorKind};
 use outpost_types::{ApiError, ErrorCode};
 use thiserror::Error;
 
@@ -119,6 +120,16 @@ impl CliError {
                 _ => Exit::Failed,
             },
             Self::OutputClosed => Exit::Ok,
+        }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        let ConfigError { kind, message, hint } = error;
+        match kind {
+            ConfigErrorKind::Usage => Self::Usage { message, hint },
+            ConfigErrorKind::Failed => Self::Failed { message, hint },
         }
     }
 }

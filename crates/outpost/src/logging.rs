@@ -11,7 +11,7 @@ use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{FmtSpan, Writer, debug_fn};
 
-use crate::args::LogFormat;
+use outpost_args::LogFormat;
 
 /// Starts logging; later calls change nothing.
 pub(crate) fn start(default: &str, format: LogFormat, color: bool) {

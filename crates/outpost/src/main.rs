@@ -1,6 +1,6 @@
-//! The `outpost` program: command line, configuration, composition root.
+//! The `outpost` program: commands and composition root.
 //!
-//! [`args`] says what can be typed, [`commands`] what is done, `outpost-terminal` how it is shown, and
+//! `outpost-args` says what can be typed, `outpost-config` what the operator decided, [`commands`] what is done, `outpost-terminal` how it is shown, and
 //! [`compose`] puts a server together. Commands know only `dyn Api`. Before any of that, the same program
 //! becomes the sandbox launcher, or a probe of the self-test, when its first argument says so: single-threaded,
 //! without a runtime.
@@ -10,15 +10,12 @@
 
 mod activity;
 mod admin;
-mod args;
 mod autostart;
 mod check;
 mod clock;
 mod commands;
 mod compose;
-mod config;
 mod ctx;
-mod datadir;
 mod engine;
 mod error;
 mod exit;
@@ -29,7 +26,6 @@ mod logging;
 #[cfg(test)]
 #[path = "../../outpost-terminal/src/samples.rs"]
 mod samples;
-mod secret;
 mod select;
 mod ui;
 
@@ -37,11 +33,11 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Cli, Command, LogFormat};
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::{Ui, Verbosity};
+use outpost_args::{Cli, Command, LogFormat};
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == outpost_sandbox::LAUNCHER_ARGUMENT) {

@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use outpost_args::ColorChoice;
 use outpost_terminal::{Surface, sanitize};
 use serde::Serialize;
 
@@ -13,17 +14,6 @@ use crate::error::CliError;
 
 /// Width assumed where a terminal does not tell its own, columns.
 const WIDTH_COLUMNS_DEFAULT: usize = 80;
-
-/// When to use colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(crate) enum ColorChoice {
-    // Plain comments, since a documented value would make all of --help twice as long.
-    // On a terminal, unless `NO_COLOR` is set.
-    #[default]
-    Auto,
-    Always,
-    Never,
-}
 
 /// Flags that decide what is shown.
 #[derive(Debug, Clone, Copy, Default)]

@@ -11,12 +11,13 @@ use outpost_terminal::{LocalAgent, sanitize};
 use outpost_types::AgentId;
 use serde::Serialize;
 
-use crate::args::InstallArgs;
-use crate::config::{Config, ModelSource};
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
+use outpost_args::InstallArgs;
+use outpost_args::ModelSource;
+use outpost_config::Config;
 
 /// What can be told without a server.
 pub(crate) fn local_rows(config: &Config) -> Result<Vec<LocalAgent>, CliError> {
@@ -202,7 +203,7 @@ fn words(progress: InstallProgress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datadir::DataDir;
+    use outpost_config::datadir::DataDir;
 
     fn config() -> (tempfile::TempDir, Config) {
         let temporary = tempfile::tempdir().unwrap();

@@ -8,11 +8,11 @@ use outpost_workspace::{ApplyReport, apply_patch_to};
 
 use super::diff::fetch;
 use super::dispatch::repository_around;
-use crate::args::ApplyArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::select;
 use crate::ui::Ui;
+use outpost_args::ApplyArgs;
 
 /// Shows what changes, then changes it.
 pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: &ApplyArgs) -> Result<Exit, CliError> {

@@ -9,11 +9,11 @@ use outpost_bench::{
     PoolOptions, Report, RestartOptions, StartOptions, StatusOptions, WorkspaceOptions,
 };
 
-use crate::args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 use crate::ctx::Ctx;
-use crate::datadir::DataDir;
 use crate::error::CliError;
 use crate::exit::Exit;
+use outpost_args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
+use outpost_config::datadir::DataDir;
 
 /// Start of the variables that a server reads, but for that of its log's detail.
 const OWN_VARIABLES: &str = "OUTPOST_";
@@ -116,7 +116,7 @@ fn data(args: BenchData) -> Data {
 }
 
 fn data_dir(ctx: &Ctx) -> Result<DataDir, CliError> {
-    DataDir::locate(ctx.global.data_dir.as_deref())
+    Ok(DataDir::locate(ctx.global.data_dir.as_deref())?)
 }
 
 /// Names between commas.

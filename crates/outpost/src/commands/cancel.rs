@@ -4,11 +4,11 @@ use outpost_terminal::sanitize;
 use outpost_types::limits::CANCEL_REASON_BYTES_MAX;
 use outpost_types::{Api, CancelRequest};
 
-use crate::args::{CancelArgs, StatusArgs};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::select;
 use crate::ui::Ui;
+use outpost_args::{CancelArgs, StatusArgs};
 
 /// Cancels; with `--wait` until it has ended.
 pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: &CancelArgs) -> Result<Exit, CliError> {

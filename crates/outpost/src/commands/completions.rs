@@ -2,10 +2,10 @@
 
 use clap::CommandFactory as _;
 
-use crate::args::{Cli, CompletionsArgs};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
+use outpost_args::{Cli, CompletionsArgs};
 
 /// Prints the script that the shell is to read.
 pub(crate) fn run(ui: &Ui, args: CompletionsArgs) -> Result<Exit, CliError> {

@@ -5,11 +5,11 @@ use outpost_terminal::patch;
 use outpost_types::{Api, DispatchId};
 
 use super::logs::Lines;
-use crate::args::DiffArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::select;
 use crate::ui::Ui;
+use outpost_args::DiffArgs;
 
 /// Largest patch that is held in memory, bytes.
 pub(crate) const PATCH_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -8,7 +8,6 @@ use outpost_terminal::{card, sanitize};
 use outpost_types::limits::TASK_BYTES_MAX;
 use outpost_types::{Api, DispatchRequest, DispatchView, WorkspaceMode};
 
-use crate::args::DispatchArgs;
 use crate::check;
 use crate::clock::now;
 use crate::ctx::Ctx;
@@ -16,6 +15,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::follow::{Followed, Interrupts, OnInterrupt, follow};
 use crate::ui::Ui;
+use outpost_args::DispatchArgs;
 
 /// Folders above the current one in which a repository is looked for.
 const PARENTS_MAX: usize = 64;
@@ -291,9 +291,9 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::args::{Cli, Command};
     use crate::fake::{Call, FakeApi};
     use crate::ui::Verbosity;
+    use outpost_args::{Cli, Command};
 
     fn parse(line: &[&str]) -> DispatchArgs {
         let line = ["outpost", "dispatch"].iter().chain(line);

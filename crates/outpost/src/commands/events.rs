@@ -4,11 +4,11 @@ use outpost_terminal::sanitize;
 use outpost_types::Api;
 
 use super::logs::each_event;
-use crate::args::EventsArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::select;
 use crate::ui::Ui;
+use outpost_args::EventsArgs;
 
 /// Prints the events.
 pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: &EventsArgs) -> Result<Exit, CliError> {

@@ -6,11 +6,11 @@ use futures_util::StreamExt as _;
 use outpost_terminal::{EventPrinter, sanitize};
 use outpost_types::{Api, DispatchId, DispatchView, EventEnvelope, LogQuery};
 
-use crate::args::LogsArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::select;
 use crate::ui::Ui;
+use outpost_args::LogsArgs;
 
 /// Without `--follow`, an event stream of a running dispatch is taken to be read up to now when nothing
 /// has arrived for so long, milliseconds.

@@ -4,11 +4,11 @@ use outpost_terminal::{dispatches, sanitize};
 use outpost_types::limits::LIST_LIMIT_DEFAULT;
 use outpost_types::{Api, ApiError, DispatchStatus, DispatchView, ListQuery, Page, Timestamp};
 
-use crate::args::LsArgs;
 use crate::clock::now;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
+use outpost_args::LsArgs;
 
 /// Most answers that are put together into one page. A server bounds what one answer may cost, so with
 /// filters that hardly ever match together, many may hold next to nothing.

@@ -22,10 +22,10 @@ pub(crate) mod status;
 pub(crate) mod usage;
 pub(crate) mod workspaces;
 
-use crate::args::{AgentsCommand, Command, SecretsCommand, WorkspacesCommand};
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
+use outpost_args::{AgentsCommand, Command, SecretsCommand, WorkspacesCommand};
 
 /// Runs a command.
 pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {

@@ -3,11 +3,11 @@
 use outpost_terminal::{network, sanitize};
 use outpost_types::{Api, Network, NetworkLevel, NetworkRequest};
 
-use crate::args::NetworkArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::select;
 use crate::ui::Ui;
+use outpost_args::NetworkArgs;
 
 /// Changes it. A level stands for itself; hosts alone are added to what there is.
 pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: NetworkArgs) -> Result<Exit, CliError> {
@@ -50,15 +50,15 @@ fn added(level: NetworkLevel, mut hosts: Vec<String>, more: Vec<String>) -> Netw
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Cli;
     use crate::fake::{self, Call, FakeApi};
     use crate::ui::Verbosity;
     use clap::Parser as _;
+    use outpost_args::Cli;
 
     fn args(words: &str) -> Result<NetworkArgs, clap::Error> {
         let words = ["outpost", "network"].into_iter().chain(words.split(' '));
         match Cli::try_parse_from(words)?.command {
-            crate::args::Command::Network(args) => Ok(args),
+            outpost_args::Command::Network(args) => Ok(args),
             other => panic!("{other:?}"),
         }
     }

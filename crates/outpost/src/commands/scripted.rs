@@ -2,11 +2,11 @@
 
 use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedProvider};
 
-use crate::args::ScriptedArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::follow::Interrupts;
 use crate::ui::Ui;
+use outpost_args::ScriptedArgs;
 
 /// The demo's script, whose head explains the format.
 const EXAMPLE: &str = include_str!("../../../outpost-scripted/scripts/demo.toml");

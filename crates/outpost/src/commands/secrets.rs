@@ -12,11 +12,11 @@ use outpost_types::{
 };
 use zeroize::Zeroizing;
 
-use crate::args::SecretSetArgs;
 use crate::clock::now;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
+use outpost_args::SecretSetArgs;
 
 /// What is read of an input that is too long, bytes: the longest value, a line end, and one more.
 const INPUT_BYTES_MAX: usize = SECRET_BYTES_MAX + 3;

@@ -4,11 +4,11 @@ use outpost_sandbox::{LAUNCHER_ARGUMENT, SandboxPolicy};
 use outpost_selftest::text::{line, summary};
 use outpost_selftest::{Options, Report};
 
-use crate::config::IsolationMinimum;
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
+use outpost_args::IsolationMinimum;
 
 /// Runs every probe and says which held. Exit code 0 only if all did.
 pub(crate) async fn run(ctx: &Ctx) -> Result<Exit, CliError> {

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::args::ServeArgs;
 use crate::compose::{self, Running};
-use crate::config::{Config, TEMPLATE};
 use crate::ctx::Ctx;
-use crate::datadir::ServerInfo;
 use crate::engine::Agents;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::follow::{Interrupt, Interrupts};
 use crate::logging;
+use outpost_args::ServeArgs;
+use outpost_config::datadir::ServerInfo;
+use outpost_config::{Config, TEMPLATE};
 
 /// Pause between two looks at whether anybody needs the server, milliseconds.
 const IDLE_LOOK_MILLIS: u64 = 500;
@@ -125,7 +125,7 @@ async fn idle(running: &Running, limit: Option<Duration>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datadir::DataDir;
+    use outpost_config::datadir::DataDir;
 
     #[test]
     fn an_open_address_needs_a_key_file() {

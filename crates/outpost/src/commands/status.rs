@@ -5,12 +5,12 @@ use std::time::Duration;
 use outpost_terminal::card;
 use outpost_types::Api;
 
-use crate::args::StatusArgs;
 use crate::clock::now;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::select;
 use crate::ui::Ui;
+use outpost_args::StatusArgs;
 
 /// Longest single wait for a change, seconds; waiting goes on after it.
 const WAIT_SECONDS: u64 = 30;

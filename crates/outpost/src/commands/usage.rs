@@ -3,10 +3,10 @@
 use outpost_terminal::usage;
 use outpost_types::{Api, UsageQuery};
 
-use crate::args::UsageArgs;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
+use outpost_args::UsageArgs;
 
 /// Shows the sums.
 pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: UsageArgs) -> Result<Exit, CliError> {
@@ -37,9 +37,9 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::args::{Cli, Command};
     use crate::fake::{Call, FakeApi};
     use crate::ui::Verbosity;
+    use outpost_args::{Cli, Command};
 
     fn args(words: &[&str]) -> Result<UsageArgs, clap::Error> {
         match Cli::try_parse_from(["outpost", "usage"].iter().chain(words))?.command {

@@ -17,15 +17,16 @@ use outpost_types::{AgentId, Api, BuiltinAgent, DispatchRequest, DispatchView};
 
 use super::agents::ensure_installed;
 use super::diff::fetch;
-use crate::args::DemoArgs;
 use crate::compose::{self, Running};
-use crate::config::{Config, ModelSource};
 use crate::ctx::{Ctx, http_api};
 use crate::engine::Agents;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::follow::{Followed, Interrupts, OnInterrupt, follow};
 use crate::ui::Ui;
+use outpost_args::DemoArgs;
+use outpost_args::ModelSource;
+use outpost_config::Config;
 
 use report::{DemoMillis, DemoResult};
 
@@ -271,7 +272,7 @@ fn show(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datadir::DataDir;
+    use outpost_config::datadir::DataDir;
 
     fn config() -> (tempfile::TempDir, Config) {
         let temporary = tempfile::tempdir().unwrap();
@@ -280,7 +281,7 @@ mod tests {
         for provider in outpost_types::Provider::ALL {
             config.providers.insert(
                 provider,
-                crate::config::ProviderConfig {
+                outpost_config::ProviderConfig {
                     base_url: None,
                     key_env: Some("OUTPOST_TEST_NO_SUCH_KEY".into()),
                 },
@@ -297,7 +298,7 @@ mod tests {
         };
         let mut args = DemoArgs::default();
         assert_eq!(name(&config, &args).unwrap(), "codex");
-        let key = crate::config::ProviderConfig { base_url: None, key_env: Some("PATH".into()) };
+        let key = outpost_config::ProviderConfig { base_url: None, key_env: Some("PATH".into()) };
         config.providers.insert(outpost_types::Provider::Google, key);
         assert_eq!(name(&config, &args).unwrap(), "gemini");
         args.agent = Some("grok".into());

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::sample::TestRun;
 use crate::clock::now;
-use crate::config::{Config, ModelSource};
 use crate::exit::Exit;
+use outpost_args::ModelSource;
+use outpost_config::Config;
 
 /// Where the demo's time went, milliseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -169,8 +170,8 @@ pub(super) fn text(surface: Surface, result: &DemoResult, notice: &str, next: &s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datadir::DataDir;
     use crate::fake;
+    use outpost_config::datadir::DataDir;
 
     fn before() -> TestRun {
         TestRun { passed: false, output: "FAILED".into() }

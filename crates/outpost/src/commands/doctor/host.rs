@@ -7,7 +7,8 @@ use outpost_sandbox::{IsolationLevel, LauncherOptions, LinuxSandbox, SandboxPoli
 use outpost_terminal::format::bytes;
 
 use super::{Finding, State};
-use crate::config::{Config, IsolationMinimum};
+use outpost_args::IsolationMinimum;
+use outpost_config::Config;
 
 /// Free space below which installing an agent is likely to fail, bytes.
 const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024 * 1024;
@@ -36,7 +37,7 @@ pub(super) fn data_dir(config: &Config) -> Finding {
     const NAME: &str = "data directory";
     let dir = config.dir();
     if let Err(error) = dir.create() {
-        let hint = error.hint().unwrap_or_default().to_owned();
+        let hint = error.hint.clone().unwrap_or_default();
         return Finding::new(NAME, State::Fail, error.to_string()).hint(hint);
     }
     let path = dir.root();

@@ -8,11 +8,12 @@ use outpost_terminal::{Surface, sanitize};
 use serde::Serialize;
 
 use super::agents;
-use crate::config::{Config, ModelSource};
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
+use outpost_args::ModelSource;
+use outpost_config::Config;
 
 /// Columns of the names.
 const NAME_COLUMNS: usize = 18;
@@ -236,12 +237,12 @@ mod tests {
     #[test]
     fn keys_are_never_shown() {
         let temporary = tempfile::tempdir().unwrap();
-        let dir = crate::datadir::DataDir::new(temporary.path().into());
+        let dir = outpost_config::datadir::DataDir::new(temporary.path().into());
         let mut config = Config::for_dir(&dir).unwrap();
         // PATH is set wherever tests run, and stands for a key here.
         config.providers.insert(
             outpost_types::Provider::Xai,
-            crate::config::ProviderConfig { base_url: None, key_env: Some("PATH".into()) },
+            outpost_config::ProviderConfig { base_url: None, key_env: Some("PATH".into()) },
         );
         let secret = std::env::var("PATH").unwrap();
         let text = text(Surface::PLAIN, &[key_finding(&config)]);

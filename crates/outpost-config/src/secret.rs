@@ -4,16 +4,16 @@ use std::fmt;
 
 /// A text that `Debug` does not show and that has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(String);
+pub struct Secret(String);
 
 impl Secret {
     /// Wraps a text.
-    pub(crate) const fn new(text: String) -> Self {
+    pub const fn new(text: String) -> Self {
         Self(text)
     }
 
     /// The text itself.
-    pub(crate) fn expose(&self) -> &str {
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

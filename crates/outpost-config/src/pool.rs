@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PoolFile {
+pub(crate) struct PoolFile {
     stage: Option<StageName>,
     total: Option<u32>,
     #[serde(default)]
@@ -35,13 +35,13 @@ struct SizesFile {
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SetupFile {
+pub(crate) struct SetupFile {
     #[serde(default)]
-    pub(super) network: SetupNetwork,
+    pub(crate) network: SetupNetwork,
 }
 
 /// The fleet's word for it; bounds are checked where the agents are known.
-pub(super) fn settings(file: &PoolFile) -> WarmSettings {
+pub(crate) fn settings(file: &PoolFile) -> WarmSettings {
     let agents = file.agents.iter().map(|(agent, sizes)| {
         let SizesFile { min, max, warm_seconds } = *sizes;
         (agent.clone(), AskedSizes { min, max, warm_seconds })

@@ -7,7 +7,7 @@ use outpost_workspace::{
 };
 use serde::Deserialize;
 
-use crate::error::CliError;
+use crate::error::ConfigError;
 
 /// Bounds of both numbers of bytes: 1 MiB to 16 TiB. A smaller cache would drop what the next run wants.
 const BYTES: RangeInclusive<u64> = 1 << 20..=16 << 40;
@@ -16,7 +16,7 @@ const IDLE_SECONDS: RangeInclusive<u64> = 60..=10 * 365 * 86_400;
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WorkspacesFile {
+pub(crate) struct WorkspacesFile {
     bytes_max: Option<u64>,
     idle_seconds: Option<u64>,
     cache_bytes_max: Option<u64>,
@@ -24,24 +24,24 @@ pub(super) struct WorkspacesFile {
 
 /// The same with defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WorkspaceBounds {
+pub struct WorkspaceBounds {
     /// Largest persistent workspace after a run, bytes.
-    pub(crate) bytes_max: u64,
+    pub bytes_max: u64,
     /// How long an unused persistent workspace is kept, seconds.
-    pub(crate) idle_seconds: u64,
+    pub idle_seconds: u64,
     /// Mirrors, checkouts and setups together, bytes.
-    pub(crate) cache_bytes_max: u64,
+    pub cache_bytes_max: u64,
 }
 
 /// Checks what the file says.
-pub(super) fn bounds(file: WorkspacesFile) -> Result<WorkspaceBounds, CliError> {
+pub(crate) fn bounds(file: WorkspacesFile) -> Result<WorkspaceBounds, ConfigError> {
     let within = |name: &str, value: Option<u64>, default: u64, range: RangeInclusive<u64>| {
         let value = value.unwrap_or(default);
         if range.contains(&value) {
             return Ok(value);
         }
         let (least, most) = (range.start(), range.end());
-        Err(CliError::usage(format!("workspaces.{name} is {value}; expected {least} to {most}")))
+        Err(ConfigError::usage(format!("workspaces.{name} is {value}; expected {least} to {most}")))
     };
     Ok(WorkspaceBounds {
         bytes_max: within("bytes_max", file.bytes_max, WORKSPACE_BYTES_MAX_DEFAULT, BYTES)?,

@@ -8,7 +8,7 @@ use outpost_runner::Money;
 use serde::Deserialize;
 
 use super::ModelSource;
-use crate::error::CliError;
+use crate::error::ConfigError;
 
 /// With the scripted provider nothing costs anything, unless the operator says so for a rehearsal.
 const FREE: &str = "valid_as_of = \"\"\nunlisted = { input = 0, output = 0, search = 0 }\n\
@@ -16,18 +16,18 @@ const FREE: &str = "valid_as_of = \"\"\nunlisted = { input = 0, output = 0, sear
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BudgetFile {
+pub(crate) struct BudgetFile {
     tenant_day_usd: Option<f64>,
     rate_limit_wait_seconds: Option<u64>,
 }
 
 /// Checks what the file says.
-pub(super) fn money(
+pub(crate) fn money(
     budget: &BudgetFile,
     prices: &[PriceEntry],
     model: ModelSource,
-) -> Result<Money, CliError> {
-    let wrong = |what: &str, error: String| CliError::usage(format!("{what}: {error}"));
+) -> Result<Money, ConfigError> {
+    let wrong = |what: &str, error: String| ConfigError::usage(format!("{what}: {error}"));
     let listed = match model {
         ModelSource::Real => PriceTable::built_in(),
         ModelSource::Scripted => {

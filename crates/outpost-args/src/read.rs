@@ -9,108 +9,108 @@ use super::value;
 
 /// Flags of `outpost ls`.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct LsArgs {
+pub struct LsArgs {
     /// Only in this state, such as RUNNING or COMPLETED
     #[arg(short, long, value_name = "STATE")]
-    pub(crate) status: Option<String>,
+    pub status: Option<String>,
     /// Only of this agent
     #[arg(short, long, value_name = "NAME")]
-    pub(crate) agent: Option<String>,
+    pub agent: Option<String>,
     /// Only of this repository, as it was given
     #[arg(short, long, value_name = "REPO")]
-    pub(crate) repo: Option<String>,
+    pub repo: Option<String>,
     /// Only of this user
     #[arg(long, value_name = "NAME")]
-    pub(crate) user: Option<String>,
+    pub user: Option<String>,
     /// Only with this label
     #[arg(long, value_name = "TAG")]
-    pub(crate) tag: Option<String>,
+    pub tag: Option<String>,
     /// Only created at or after this instant, such as 2026-01-31T08:00:00Z
     #[arg(long, value_name = "INSTANT")]
-    pub(crate) since: Option<String>,
+    pub since: Option<String>,
     /// Only created before this instant
     #[arg(long, value_name = "INSTANT")]
-    pub(crate) until: Option<String>,
+    pub until: Option<String>,
     /// How many, 1 to 100 [default: 20]
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = value::limit)]
-    pub(crate) limit: Option<u32>,
+    pub limit: Option<u32>,
     /// Go on after the page that printed this
     #[arg(long, value_name = "CURSOR")]
-    pub(crate) cursor: Option<String>,
+    pub cursor: Option<String>,
 }
 
 /// Flags of `outpost status`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct StatusArgs {
+pub struct StatusArgs {
     /// The dispatch: its id, the start or end of it, or `last`
     #[arg(default_value = "last")]
-    pub(crate) id: String,
+    pub id: String,
     /// Wait until it has ended; the exit code tells how
     #[arg(short, long)]
-    pub(crate) wait: bool,
+    pub wait: bool,
 }
 
 /// Flags of `outpost logs`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct LogsArgs {
+pub struct LogsArgs {
     /// The dispatch: its id, the start or end of it, or `last`
     #[arg(default_value = "last")]
-    pub(crate) id: String,
+    pub id: String,
     /// Go on until it ends
     #[arg(short, long)]
-    pub(crate) follow: bool,
+    pub follow: bool,
     /// The agent's output as it was printed
     #[arg(long)]
-    pub(crate) raw: bool,
+    pub raw: bool,
 }
 
 /// Flags of `outpost events`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct EventsArgs {
+pub struct EventsArgs {
     /// The dispatch: its id, the start or end of it, or `last`
     #[arg(default_value = "last")]
-    pub(crate) id: String,
+    pub id: String,
     /// Go on until it ends
     #[arg(short, long)]
-    pub(crate) follow: bool,
+    pub follow: bool,
     /// Only events after this number
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
-    pub(crate) after: u64,
+    pub after: u64,
 }
 
 /// Flags of `outpost diff`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct DiffArgs {
+pub struct DiffArgs {
     /// The dispatch: its id, the start or end of it, or `last`
     #[arg(default_value = "last")]
-    pub(crate) id: String,
+    pub id: String,
 }
 
 /// Flags of `outpost apply`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct ApplyArgs {
+pub struct ApplyArgs {
     /// The dispatch: its id, the start or end of it, or `last`
     #[arg(default_value = "last")]
-    pub(crate) id: String,
+    pub id: String,
     /// Repository to change
     #[arg(long, value_name = "DIR", default_value = ".")]
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
     /// Only show what would change
     #[arg(long)]
-    pub(crate) dry_run: bool,
+    pub dry_run: bool,
 }
 
 /// Flags of `outpost cancel`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct CancelArgs {
+pub struct CancelArgs {
     /// The dispatch: its id, the start or end of it, or `last`
-    pub(crate) id: String,
+    pub id: String,
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
     /// Wait until it has ended
     #[arg(short, long)]
-    pub(crate) wait: bool,
+    pub wait: bool,
 }
 
 /// Flags of `outpost network`.
@@ -122,16 +122,16 @@ Examples:
   outpost network last --network none               nothing any more; what is open is cut
 
 It is in force for the next connection; the operator's own bounds stay.")]
-pub(crate) struct NetworkArgs {
+pub struct NetworkArgs {
     /// The dispatch: its id, the start or end of it, or `last`
-    pub(crate) id: String,
+    pub id: String,
     /// What the sandbox may reach beside its model, instead of what it could
     #[arg(long, value_enum, value_name = "LEVEL", required_unless_present = "allow_hosts")]
-    pub(crate) network: Option<super::dispatch::NetworkArg>,
+    pub network: Option<super::dispatch::NetworkArg>,
     /// Host it may reach: name, *.name or name:port; may be given several times. Without --network they
     /// are added to what it may reach already
     #[arg(long = "allow-host", value_name = "HOST")]
-    pub(crate) allow_hosts: Vec<String>,
+    pub allow_hosts: Vec<String>,
 }
 
 /// Flags of `outpost usage`.
@@ -143,17 +143,17 @@ Examples:
   outpost usage --from 2026-11-01 --by tenant --json
 
 Dispatches count on the day (UTC) they end; what still runs is not in it.")]
-pub(crate) struct UsageArgs {
+pub struct UsageArgs {
     /// First day (UTC), such as 2026-11-01 [default: 29 days before the last]
     #[arg(long, value_name = "DAY")]
-    pub(crate) from: Option<Day>,
+    pub from: Option<Day>,
     /// Last day (UTC) [default: today]
     #[arg(long, value_name = "DAY")]
-    pub(crate) to: Option<Day>,
+    pub to: Option<Day>,
     /// By what sums are told apart: tenant, day, agent, model, with commas between [default: day]
     #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = value::group)]
-    pub(crate) by: Vec<UsageGroup>,
+    pub by: Vec<UsageGroup>,
     /// Only of this tenant; all of them are the operator's to see
     #[arg(long, value_name = "NAME")]
-    pub(crate) tenant: Option<String>,
+    pub tenant: Option<String>,
 }

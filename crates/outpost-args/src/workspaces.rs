@@ -7,15 +7,15 @@ use clap::{Args, Subcommand};
 #[command(after_help = "\
 Dispatches with --persistent make them: one for each user and repository, in which one dispatch works at
 a time. An id may be shortened to its first characters.")]
-pub(crate) struct WorkspacesArgs {
+pub struct WorkspacesArgs {
     /// What to do.
     #[command(subcommand)]
-    pub(crate) command: WorkspacesCommand,
+    pub command: WorkspacesCommand,
 }
 
 /// Commands below `outpost workspaces`.
 #[derive(Debug, Clone, Subcommand)]
-pub(crate) enum WorkspacesCommand {
+pub enum WorkspacesCommand {
     /// List persistent workspaces, the last used first
     Ls,
     /// Show one
@@ -26,8 +26,8 @@ pub(crate) enum WorkspacesCommand {
 
 /// Which workspace.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct WorkspaceArgs {
+pub struct WorkspaceArgs {
     /// Its id, or the beginning of it
     #[arg(value_name = "ID")]
-    pub(crate) id: String,
+    pub id: String,
 }

@@ -16,9 +16,9 @@ use super::money::BudgetFile;
 use super::pool::{PoolFile, SetupFile};
 use super::workspaces::WorkspacesFile;
 use super::{IsolationMinimum, ModelSource, ProviderConfig, is_file};
-use crate::args::GlobalArgs;
 use crate::datadir::DataDir;
-use crate::error::CliError;
+use crate::error::ConfigError;
+use outpost_args::GlobalArgs;
 
 /// Largest configuration file, bytes.
 const CONFIG_BYTES_MAX: u64 = 256 * 1024;
@@ -27,89 +27,89 @@ const BASE_URL_BYTES_MAX: usize = 2_048;
 
 /// A configuration file with every entry explained and set to its default; `outpost serve
 /// --print-config` prints it, and a test reads it back.
-pub(crate) const TEMPLATE: &str = include_str!("template.toml");
+pub const TEMPLATE: &str = include_str!("template.toml");
 
 /// The file as written. Unknown entries are refused by name.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ConfigFile {
+pub struct ConfigFile {
     #[serde(default)]
-    pub(super) data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     #[serde(default)]
-    pub(super) agents_dir: Option<PathBuf>,
+    pub(crate) agents_dir: Option<PathBuf>,
     #[serde(default)]
-    pub(super) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
     #[serde(default)]
-    pub(super) public_url: Option<String>,
+    pub(crate) public_url: Option<String>,
     #[serde(default)]
-    pub(super) allowed_hosts: Vec<String>,
+    pub(crate) allowed_hosts: Vec<String>,
     #[serde(default)]
-    pub(super) admin_key_file: Option<PathBuf>,
+    pub(crate) admin_key_file: Option<PathBuf>,
     #[serde(default)]
-    pub(super) rate_limit_per_minute: Option<NonZeroU32>,
+    pub(crate) rate_limit_per_minute: Option<NonZeroU32>,
     #[serde(default)]
-    pub(super) allow_local_repos: Option<bool>,
+    pub(crate) allow_local_repos: Option<bool>,
     #[serde(default)]
-    pub(super) concurrency: ConcurrencyFile,
+    pub(crate) concurrency: ConcurrencyFile,
     #[serde(default)]
-    pub(super) pool: PoolFile,
+    pub(crate) pool: PoolFile,
     #[serde(default)]
-    pub(super) setup: SetupFile,
+    pub(crate) setup: SetupFile,
     #[serde(default)]
-    pub(super) workspaces: WorkspacesFile,
+    pub(crate) workspaces: WorkspacesFile,
     #[serde(default)]
-    pub(super) isolation: IsolationFile,
+    pub(crate) isolation: IsolationFile,
     #[serde(default)]
-    pub(super) model: ModelFile,
+    pub(crate) model: ModelFile,
     #[serde(default)]
-    pub(super) secrets: SecretsFile,
+    pub(crate) secrets: SecretsFile,
     #[serde(default)]
-    pub(super) budget: BudgetFile,
+    pub(crate) budget: BudgetFile,
     #[serde(default)]
-    pub(super) network: EgressFloor,
+    pub(crate) network: EgressFloor,
     #[serde(default)]
-    pub(super) prices: Vec<PriceEntry>,
+    pub(crate) prices: Vec<PriceEntry>,
     #[serde(default)]
-    pub(super) providers: BTreeMap<Provider, ProviderFile>,
+    pub(crate) providers: BTreeMap<Provider, ProviderFile>,
     #[serde(default)]
-    pub(super) agents: Vec<CustomAgentConfig>,
+    pub(crate) agents: Vec<CustomAgentConfig>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ConcurrencyFile {
+pub(crate) struct ConcurrencyFile {
     #[serde(default)]
-    pub(super) host: Option<u32>,
+    pub(crate) host: Option<u32>,
     #[serde(default)]
-    pub(super) agents: BTreeMap<AgentId, u32>,
+    pub(crate) agents: BTreeMap<AgentId, u32>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct IsolationFile {
+pub(crate) struct IsolationFile {
     #[serde(default)]
-    pub(super) minimum: Option<IsolationMinimum>,
+    pub(crate) minimum: Option<IsolationMinimum>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ModelFile {
+pub(crate) struct ModelFile {
     #[serde(default)]
-    pub(super) source: Option<ModelSource>,
+    pub(crate) source: Option<ModelSource>,
     #[serde(default)]
-    pub(super) script: Option<PathBuf>,
+    pub(crate) script: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SecretsFile {
+pub(crate) struct SecretsFile {
     #[serde(default)]
-    pub(super) key_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ProviderFile {
+pub(crate) struct ProviderFile {
     #[serde(default)]
     base_url: Option<String>,
     #[serde(default)]
@@ -117,7 +117,7 @@ pub(super) struct ProviderFile {
 }
 
 /// Finds and reads the file, and settles which data directory counts.
-pub(super) fn find(global: &GlobalArgs) -> Result<(ConfigFile, DataDir), CliError> {
+pub(crate) fn find(global: &GlobalArgs) -> Result<(ConfigFile, DataDir), ConfigError> {
     if let Some(path) = &global.config {
         let file = read(path)?;
         let named = global.data_dir.clone().or_else(|| file.data_dir.clone());
@@ -130,7 +130,7 @@ pub(super) fn find(global: &GlobalArgs) -> Result<(ConfigFile, DataDir), CliErro
     }
     let file = read(&path)?;
     if file.data_dir.as_deref().is_some_and(|named| named != dir.root()) {
-        return Err(CliError::usage(format!(
+        return Err(ConfigError::usage(format!(
             "data_dir in {} cannot move the directory it lies in",
             path.display()
         ))
@@ -139,9 +139,10 @@ pub(super) fn find(global: &GlobalArgs) -> Result<(ConfigFile, DataDir), CliErro
     Ok((file, dir))
 }
 
-fn read(path: &Path) -> Result<ConfigFile, CliError> {
-    let wrong =
-        |what: String| CliError::usage(format!("the configuration file {} {what}", path.display()));
+fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+    let wrong = |what: String| {
+        ConfigError::usage(format!("the configuration file {} {what}", path.display()))
+    };
     let mut text = String::new();
     let file =
         std::fs::File::open(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
@@ -155,9 +156,9 @@ fn read(path: &Path) -> Result<ConfigFile, CliError> {
 }
 
 /// Reads the text of a file; errors show the line and name the entry.
-pub(super) fn parse(text: &str, path: &Path) -> Result<ConfigFile, CliError> {
+pub(crate) fn parse(text: &str, path: &Path) -> Result<ConfigFile, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        CliError::usage(format!(
+        ConfigError::usage(format!(
             "the configuration file {} is wrong: {}",
             path.display(),
             error.to_string().trim_end()
@@ -167,9 +168,9 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<ConfigFile, CliError> {
 }
 
 /// Checks the providers; the environment wins over the file.
-pub(super) fn providers(
+pub(crate) fn providers(
     file: BTreeMap<Provider, ProviderFile>,
-) -> Result<BTreeMap<Provider, ProviderConfig>, CliError> {
+) -> Result<BTreeMap<Provider, ProviderConfig>, ConfigError> {
     let mut configs = BTreeMap::new();
     let mut file = file;
     for provider in Provider::ALL {
@@ -199,7 +200,7 @@ fn base_url_variable(provider: Provider) -> String {
     format!("OUTPOST_{}_BASE_URL", provider.as_str().to_ascii_uppercase())
 }
 
-fn base_address(source: &str, text: &str) -> Result<String, CliError> {
+fn base_address(source: &str, text: &str) -> Result<String, ConfigError> {
     let url = url::Url::parse(text).ok().filter(|url| {
         text.len() <= BASE_URL_BYTES_MAX
             && matches!(url.scheme(), "http" | "https")
@@ -209,20 +210,20 @@ fn base_address(source: &str, text: &str) -> Result<String, CliError> {
     });
     url.map(|url| url.as_str().trim_end_matches('/').to_owned())
         .ok_or_else(|| {
-            CliError::usage(format!(
+            ConfigError::usage(format!(
                 "{source} is no address: expected http:// or https:// without credentials, at most {BASE_URL_BYTES_MAX} bytes"
             ))
         })
 }
 
-fn variable_name(source: &str, text: String) -> Result<String, CliError> {
+fn variable_name(source: &str, text: String) -> Result<String, ConfigError> {
     let well_formed = (1..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && !text.starts_with(|first: char| first.is_ascii_digit());
     if well_formed {
         Ok(text)
     } else {
-        Err(CliError::usage(format!("{source} is no name of an environment variable")))
+        Err(ConfigError::usage(format!("{source} is no name of an environment variable")))
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::CliError;
+use crate::error::ConfigError;
 use crate::secret::Secret;
 
 /// Largest `server.json` and key file that is read, bytes.
@@ -30,33 +30,33 @@ const LOCK_POLL_MILLIS: u64 = 20;
 
 /// The data directory.
 #[derive(Debug, Clone)]
-pub(crate) struct DataDir {
+pub struct DataDir {
     root: PathBuf,
 }
 
 /// What a running server says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ServerInfo {
+pub struct ServerInfo {
     /// Where it listens.
-    pub(crate) url: String,
+    pub url: String,
     /// Its process.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// Its version.
-    pub(crate) version: String,
+    pub version: String,
 }
 
 /// Held by a server for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct ServerLock(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct ServerLock(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl DataDir {
     /// The directory at `root`, which need not exist yet.
-    pub(crate) const fn new(root: PathBuf) -> Self {
+    pub const fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
     /// The directory by flag or environment, else the user's own.
-    pub(crate) fn locate(flag: Option<&Path>) -> Result<Self, CliError> {
+    pub fn locate(flag: Option<&Path>) -> Result<Self, ConfigError> {
         if let Some(path) = flag {
             return Ok(Self::new(std::path::absolute(path)?));
         }
@@ -67,33 +67,33 @@ impl DataDir {
         let base = absolute("XDG_DATA_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
         base.map(|base| Self::new(base.join("outpost"))).ok_or_else(|| {
-            CliError::usage("there is no home directory to keep data in")
+            ConfigError::usage("there is no home directory to keep data in")
                 .with_hint("name a directory with --data-dir or OUTPOST_DATA_DIR")
         })
     }
 
     /// Its path.
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// The configuration file that is read when none is named.
-    pub(crate) fn config_file(&self) -> PathBuf {
+    pub fn config_file(&self) -> PathBuf {
         self.root.join("config.toml")
     }
 
     /// Where the admin key is.
-    pub(crate) fn admin_key_file(&self) -> PathBuf {
+    pub fn admin_key_file(&self) -> PathBuf {
         self.root.join("admin.key")
     }
 
     /// Where agent CLIs are installed.
-    pub(crate) fn agents_dir(&self) -> PathBuf {
+    pub fn agents_dir(&self) -> PathBuf {
         self.root.join("agents")
     }
 
     /// Output of a server that a command started.
-    pub(crate) fn server_log(&self) -> PathBuf {
+    pub fn server_log(&self) -> PathBuf {
         self.root.join("server.log")
     }
 
@@ -102,9 +102,9 @@ impl DataDir {
     }
 
     /// Makes the directory, for its owner only. A directory that others may write to is refused.
-    pub(crate) fn create(&self) -> Result<(), CliError> {
+    pub fn create(&self) -> Result<(), ConfigError> {
         let failed = |error: io::Error| {
-            CliError::failed(format!(
+            ConfigError::failed(format!(
                 "the data directory {} cannot be used: {error}",
                 self.root.display()
             ))
@@ -118,7 +118,7 @@ impl DataDir {
         let metadata = std::fs::metadata(&self.root).map_err(failed)?;
         let own = metadata.uid() == rustix::process::geteuid().as_raw();
         if !own || metadata.permissions().mode() & 0o022 != 0 {
-            return Err(CliError::failed(format!(
+            return Err(ConfigError::failed(format!(
                 "others may write to the data directory {}, or own it",
                 self.root.display()
             ))
@@ -130,7 +130,7 @@ impl DataDir {
     }
 
     /// The server that runs on this directory now.
-    pub(crate) fn running_server(&self) -> Option<ServerInfo> {
+    pub fn running_server(&self) -> Option<ServerInfo> {
         let lock = File::open(self.root.join("server.lock")).ok()?;
         match lock.try_lock_shared() {
             Err(TryLockError::WouldBlock) => {}
@@ -141,7 +141,7 @@ impl DataDir {
     }
 
     /// Becomes the one server of this directory.
-    pub(crate) fn lock_server(&self) -> Result<ServerLock, CliError> {
+    pub fn lock_server(&self) -> Result<ServerLock, ConfigError> {
         self.create()?;
         let file = open_lock(&self.root.join("server.lock"))?;
         let deadline = Instant::now() + Duration::from_millis(LOCK_WAIT_MILLIS_MAX);
@@ -165,30 +165,30 @@ impl DataDir {
         }
     }
 
-    fn already_running(&self) -> CliError {
+    fn already_running(&self) -> ConfigError {
         let place = self
             .running_server()
             .map(|info| format!(" at {} (process {})", info.url, info.pid))
             .unwrap_or_default();
-        CliError::failed(format!("a server already runs on {}{place}", self.root.display()))
+        ConfigError::failed(format!("a server already runs on {}{place}", self.root.display()))
             .with_hint("use it, end it, or give this one its own --data-dir")
     }
 
     /// Says where the server listens.
-    pub(crate) fn publish(&self, info: &ServerInfo) -> Result<(), CliError> {
+    pub fn publish(&self, info: &ServerInfo) -> Result<(), ConfigError> {
         let text = serde_json::to_string(info)
-            .map_err(|error| CliError::chain("server.json cannot be written", &error))?;
+            .map_err(|error| ConfigError::chain("server.json cannot be written", &error))?;
         write_private(&self.server_file(), &text)?;
         Ok(())
     }
 
     /// Takes back what [`DataDir::publish`] said.
-    pub(crate) fn unpublish(&self) {
+    pub fn unpublish(&self) {
         let _ = std::fs::remove_file(self.server_file());
     }
 
     /// Waits until no other command starts a server here; the lock ends with the file.
-    pub(crate) fn lock_start(&self, patience: Duration) -> Result<File, CliError> {
+    pub fn lock_start(&self, patience: Duration) -> Result<File, ConfigError> {
         self.create()?;
         let file = open_lock(&self.root.join("start.lock"))?;
         let deadline = Instant::now() + patience;
@@ -200,7 +200,7 @@ impl DataDir {
                     std::thread::sleep(Duration::from_millis(LOCK_POLL_MILLIS));
                 }
                 Err(TryLockError::WouldBlock) => {
-                    return Err(CliError::failed(
+                    return Err(ConfigError::failed(
                         "another command has been starting a server for too long",
                     )
                     .with_hint(format!("see {}", self.server_log().display())));
@@ -211,15 +211,15 @@ impl DataDir {
 }
 
 /// Reads a key from its file.
-pub(crate) fn read_key(path: &Path) -> Result<Secret, CliError> {
+pub fn read_key(path: &Path) -> Result<Secret, ConfigError> {
     let text = read_small(path).map_err(|error| {
-        CliError::failed(format!("the key file {} cannot be read: {error}", path.display()))
+        ConfigError::failed(format!("the key file {} cannot be read: {error}", path.display()))
     })?;
     let text = text.trim();
     if is_key(text) {
         Ok(Secret::new(text.to_owned()))
     } else {
-        Err(CliError::failed(format!(
+        Err(ConfigError::failed(format!(
             "{} holds no API key: expected {KEY_PREFIX} and {} lower-case hexadecimal digits",
             path.display(),
             KEY_BYTES * 2
@@ -228,27 +228,27 @@ pub(crate) fn read_key(path: &Path) -> Result<Secret, CliError> {
 }
 
 /// Whether a text has the shape of a key.
-pub(crate) fn is_key(text: &str) -> bool {
+pub fn is_key(text: &str) -> bool {
     text.strip_prefix(KEY_PREFIX).is_some_and(|digits| {
         digits.len() == KEY_BYTES * 2
             && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 
-fn random() -> Result<[u8; KEY_BYTES], CliError> {
+fn random() -> Result<[u8; KEY_BYTES], ConfigError> {
     let mut bytes = [0_u8; KEY_BYTES];
     getrandom::fill(&mut bytes)
-        .map_err(|error| CliError::chain("no randomness for a key", &error))?;
+        .map_err(|error| ConfigError::chain("no randomness for a key", &error))?;
     Ok(bytes)
 }
 
 /// Two lower-case digits a byte.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the key in `path`; makes one when there is none and `may_create`.
-pub(crate) fn admin_key(path: &Path, may_create: bool) -> Result<Secret, CliError> {
+pub fn admin_key(path: &Path, may_create: bool) -> Result<Secret, ConfigError> {
     match read_key(path) {
         Err(_) if may_create && !path.exists() => {
             let key = format!("{KEY_PREFIX}{}", hex(&random()?));
@@ -264,14 +264,14 @@ fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 /// Reads a file of at most [`SMALL_FILE_BYTES_MAX`].
-pub(crate) fn read_small(path: &Path) -> io::Result<String> {
+pub fn read_small(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(SMALL_FILE_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 
 /// Writes a file that only its owner can read, whole or not at all.
-pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let parent = path.parent().unwrap_or_else(|| Path::new("."));
     // A temporary file is made with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(parent)?;

@@ -17,108 +17,108 @@ Examples:
 /// Flags of `outpost dispatch`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct DispatchArgs {
+pub struct DispatchArgs {
     /// The task in quotes, or - to read it from standard input; an agent's name may stand before it
     #[arg(value_name = "[AGENT] TASK", num_args = 0..)]
-    pub(crate) words: Vec<String>,
+    pub words: Vec<String>,
 
     /// Agent: claude, codex, gemini, aider, grok or one of your own [default: the first available]
     #[arg(short, long, env = "OUTPOST_AGENT", value_name = "NAME")]
-    pub(crate) agent: Option<String>,
+    pub agent: Option<String>,
 
     /// Read the task from a file
     #[arg(long, value_name = "FILE")]
-    pub(crate) task_file: Option<PathBuf>,
+    pub task_file: Option<PathBuf>,
 
     /// Repository: owner/name, an https URL or a path [default: the one you are in]
     #[arg(short, long, value_name = "REPO", conflicts_with = "no_repo")]
-    pub(crate) repo: Option<String>,
+    pub repo: Option<String>,
 
     /// Start from an empty directory
     #[arg(long)]
-    pub(crate) no_repo: bool,
+    pub no_repo: bool,
 
     /// Branch to start from [default: the repository's own]
     #[arg(short, long, value_name = "NAME")]
-    pub(crate) branch: Option<String>,
+    pub branch: Option<String>,
 
     /// Model [default: the agent's own]
     #[arg(short, long, value_name = "ID")]
-    pub(crate) model: Option<String>,
+    pub model: Option<String>,
 
     /// Longest running time: 90s, 10m, 2h [default: 10m]
     #[arg(short, long, value_name = "TIME", value_parser = value::timeout)]
-    pub(crate) timeout: Option<u64>,
+    pub timeout: Option<u64>,
 
     /// Longest time until it is over, waiting for a slot included: 2h, 24h [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = value::deadline)]
-    pub(crate) deadline: Option<u64>,
+    pub deadline: Option<u64>,
 
     /// Who goes first among your own dispatches [default: normal]
     #[arg(long, value_enum, value_name = "PRIORITY")]
-    pub(crate) priority: Option<PriorityArg>,
+    pub priority: Option<PriorityArg>,
 
     /// Label to find it by; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
-    pub(crate) tags: Vec<String>,
+    pub tags: Vec<String>,
 
     /// Command to run on the result in a fresh sandbox; may be given several times
     #[arg(long = "check", value_name = "COMMAND")]
-    pub(crate) checks: Vec<String>,
+    pub checks: Vec<String>,
 
     /// Size of the sandbox [default: the agent's own]
     #[arg(long, value_enum, value_name = "SIZE")]
-    pub(crate) tier: Option<TierArg>,
+    pub tier: Option<TierArg>,
 
     /// Most its model calls may cost, US dollars: 0.50, 3 [default: no limit of its own]
     #[arg(long, value_name = "USD")]
-    pub(crate) budget: Option<f64>,
+    pub budget: Option<f64>,
 
     /// Secret of yours that the agent sees in its environment; may be given several times
     #[arg(long = "secret", value_name = "NAME")]
-    pub(crate) secrets: Vec<String>,
+    pub secrets: Vec<String>,
 
     /// Who asks, in your own words; each has persistent workspaces of its own
     #[arg(long, value_name = "NAME")]
-    pub(crate) user: Option<String>,
+    pub user: Option<String>,
 
     /// How much project context goes before the task [default: standard]
     #[arg(long, value_enum, value_name = "LEVEL")]
-    pub(crate) context_level: Option<ContextArg>,
+    pub context_level: Option<ContextArg>,
 
     /// What the sandbox may reach beside its model [default: none]
     #[arg(long, value_enum, value_name = "LEVEL")]
-    pub(crate) network: Option<NetworkArg>,
+    pub network: Option<NetworkArg>,
 
     /// With --network custom, or besides the usual ones of trusted: host it may reach: name, *.name or
     /// name:port; may be given several times
     #[arg(long = "allow-host", value_name = "HOST")]
-    pub(crate) allow_hosts: Vec<String>,
+    pub allow_hosts: Vec<String>,
 
     /// Work in the workspace that is kept for this user and repository: with what earlier dispatches left
     #[arg(long, conflicts_with = "no_repo")]
-    pub(crate) persistent: bool,
+    pub persistent: bool,
 
     /// Whether the workspace is kept for the next dispatch [default: ephemeral]
     #[arg(long, value_enum, value_name = "MODE", conflicts_with = "persistent")]
-    pub(crate) workspace_mode: Option<WorkspaceArg>,
+    pub workspace_mode: Option<WorkspaceArg>,
 
     /// Asking again with the same text within 24 h gives the same dispatch
     #[arg(long, value_name = "TEXT")]
-    pub(crate) idempotency_key: Option<String>,
+    pub idempotency_key: Option<String>,
 
     /// Stream the work, then show the result; the exit code tells how it ended
     #[arg(short, long)]
-    pub(crate) wait: bool,
+    pub wait: bool,
 
     /// With --wait: Ctrl-C cancels the dispatch instead of leaving it running
     #[arg(long, requires = "wait")]
-    pub(crate) cancel_on_interrupt: bool,
+    pub cancel_on_interrupt: bool,
 }
 
 /// [`Tier`] as a flag value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TierArg {
+pub enum TierArg {
     /// 0.5 cpu, 1 GB
     Fast,
     /// 1 cpu, 2 GB
@@ -139,7 +139,7 @@ impl From<TierArg> for Tier {
 
 /// [`Priority`] as a flag value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PriorityArg {
+pub enum PriorityArg {
     /// After the others
     Low,
     /// As usual
@@ -160,7 +160,7 @@ impl From<PriorityArg> for Priority {
 
 /// [`ContextLevel`] as a flag value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ContextArg {
+pub enum ContextArg {
     /// 600 tokens
     Minimal,
     /// 1,200 tokens
@@ -181,7 +181,7 @@ impl From<ContextArg> for ContextLevel {
 
 /// [`NetworkLevel`] as a flag value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NetworkArg {
+pub enum NetworkArg {
     /// Nothing
     None,
     /// Package registries and code hosts
@@ -202,7 +202,7 @@ impl From<NetworkArg> for NetworkLevel {
 
 /// [`WorkspaceMode`] as a flag value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WorkspaceArg {
+pub enum WorkspaceArg {
     /// Removed after the dispatch
     Ephemeral,
     /// Kept per user and repository

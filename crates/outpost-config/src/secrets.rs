@@ -20,7 +20,7 @@ const NAME_HASH_BYTES: usize = 8;
 impl Config {
     /// The key file of the secrets in `data_dir`, which is free of links; `None` when none is
     /// configured and there is no home directory. Nothing is made yet.
-    pub(crate) fn secrets_key_file(&self, data_dir: &Path) -> Option<KeyFile> {
+    pub fn secrets_key_file(&self, data_dir: &Path) -> Option<KeyFile> {
         let variable = |name: &str| {
             let path = PathBuf::from(std::env::var_os(name)?);
             path.is_absolute().then_some(path)

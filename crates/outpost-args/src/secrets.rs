@@ -4,15 +4,15 @@ use clap::{Args, Subcommand};
 
 /// Flags of `outpost secrets`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct SecretsArgs {
+pub struct SecretsArgs {
     /// What to do.
     #[command(subcommand)]
-    pub(crate) command: SecretsCommand,
+    pub command: SecretsCommand,
 }
 
 /// Commands below `outpost secrets`.
 #[derive(Debug, Clone, Subcommand)]
-pub(crate) enum SecretsCommand {
+pub enum SecretsCommand {
     /// Store a value; it is read from standard input, or asked for at a terminal
     Set(SecretSetArgs),
     /// List secrets; values are never shown
@@ -37,25 +37,25 @@ Examples:
 A secret is used only by the model gateway, outside the sandbox, unless it is set with --exposed: then
 it is in the environment of each dispatch that names it. One line end at the end of a value is not
 part of it.")]
-pub(crate) struct SecretSetArgs {
+pub struct SecretSetArgs {
     /// Name, such as ANTHROPIC_API_KEY: A-Z, 0-9 and _
     #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+    pub name: String,
     /// Let agents read it: it is put into the environment of dispatches that name it
     #[arg(long)]
-    pub(crate) exposed: bool,
+    pub exposed: bool,
     /// Keep it from agents again, when it was exposed
     #[arg(long, conflicts_with = "exposed")]
-    pub(crate) injected: bool,
+    pub injected: bool,
     /// For every tenant that has none of this name; needs the operator's key
     #[arg(long)]
-    pub(crate) platform: bool,
+    pub platform: bool,
     /// Here only so that a value in the wrong place is refused without being shown again.
     #[arg(hide = true, num_args = 0.., value_name = "NOTHING")]
-    pub(crate) misplaced: Vec<std::ffi::OsString>,
+    pub misplaced: Vec<std::ffi::OsString>,
     /// The same.
     #[arg(long = "value", hide = true, value_name = "NOTHING")]
-    pub(crate) misplaced_value: Option<std::ffi::OsString>,
+    pub misplaced_value: Option<std::ffi::OsString>,
 }
 
 impl std::fmt::Debug for SecretSetArgs {
@@ -67,11 +67,11 @@ impl std::fmt::Debug for SecretSetArgs {
 
 /// Flags of `outpost secrets rm`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct SecretRmArgs {
+pub struct SecretRmArgs {
     /// Name of the secret
     #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+    pub name: String,
     /// The one of the platform; needs the operator's key
     #[arg(long)]
-    pub(crate) platform: bool,
+    pub platform: bool,
 }

@@ -8,27 +8,27 @@ mod dispatch;
 mod operate;
 mod read;
 mod secrets;
+mod server;
 mod value;
 mod workspaces;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::ui::ColorChoice;
-
-pub(crate) use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
-pub(crate) use dispatch::DispatchArgs;
-pub(crate) use operate::{
+pub use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
+pub use dispatch::DispatchArgs;
+pub use operate::{
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
     ScriptedArgs, ServeArgs,
 };
-pub(crate) use read::{
+pub use read::{
     ApplyArgs, CancelArgs, DiffArgs, EventsArgs, LogsArgs, LsArgs, NetworkArgs, StatusArgs,
     UsageArgs,
 };
-pub(crate) use secrets::{SecretSetArgs, SecretsArgs, SecretsCommand};
-pub(crate) use workspaces::{WorkspacesArgs, WorkspacesCommand};
+pub use secrets::{SecretSetArgs, SecretsArgs, SecretsCommand};
+pub use server::{IsolationMinimum, ModelSource};
+pub use workspaces::{WorkspacesArgs, WorkspacesCommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,55 +57,66 @@ Environment:
     disable_help_subcommand = true,
     propagate_version = true
 )]
-pub(crate) struct Cli {
+pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
-    pub(crate) global: GlobalArgs,
+    pub global: GlobalArgs,
     /// What to do.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
-pub(crate) struct GlobalArgs {
+pub struct GlobalArgs {
     /// Server to talk to; without it the one of the data directory, started when needed
     #[arg(long, global = true, env = "OUTPOST_URL", hide_env = true, value_name = "URL", value_parser = value::server_url)]
-    pub(crate) server: Option<String>,
+    pub server: Option<String>,
 
     /// File that holds the API key (or set OUTPOST_API_KEY)
     #[arg(long, global = true, env = "OUTPOST_KEY_FILE", hide_env = true, value_name = "FILE")]
-    pub(crate) key_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
 
     /// Where Outpost keeps its data [default: $XDG_DATA_HOME/outpost or ~/.local/share/outpost]
     #[arg(long, global = true, env = "OUTPOST_DATA_DIR", hide_env = true, value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
 
     /// Configuration file [default: config.toml in the data directory, if there is one]
     #[arg(long, global = true, env = "OUTPOST_CONFIG", hide_env = true, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
 
     /// Print data as JSON on standard output
     #[arg(long, global = true)]
-    pub(crate) json: bool,
+    pub json: bool,
 
     /// When to use colour
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
-    pub(crate) color: ColorChoice,
+    pub color: ColorChoice,
 
     /// No notes and no progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub(crate) quiet: bool,
+    pub quiet: bool,
 
     /// Say more about what happens; twice for debugging
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
+    pub verbose: u8,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ColorChoice {
+    // Plain comments, since a documented value would make all of --help twice as long.
+    // On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Give a task to an agent
     #[command(visible_alias = "run")]
     Dispatch(Box<DispatchArgs>),

@@ -1,13 +1,15 @@
 //! What the operator decided: flag over environment over file over default.
 
+pub mod datadir;
+mod error;
 mod file;
 mod money;
 mod pool;
+mod secret;
 mod secrets;
 mod workspaces;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -16,117 +18,95 @@ use outpost_agents::{CustomAgentConfig, Registry};
 use outpost_gateway::egress::EgressFloor;
 use outpost_runner::Money;
 use outpost_types::{AgentId, Provider};
-use serde::Deserialize;
 
-use crate::args::{GlobalArgs, ServeArgs};
-use crate::datadir::DataDir;
-use crate::error::CliError;
-use crate::secret::Secret;
+use outpost_args::{GlobalArgs, IsolationMinimum, ModelSource, ServeArgs};
 
-pub(crate) use file::{ConfigFile, TEMPLATE};
-pub(crate) use workspaces::WorkspaceBounds;
+use datadir::DataDir;
+
+pub use error::{ConfigError, ConfigErrorKind};
+pub use file::{ConfigFile, TEMPLATE};
+pub use secret::Secret;
+pub use workspaces::WorkspaceBounds;
 
 /// Port when none is configured.
-pub(crate) const PORT_DEFAULT: u16 = 7711;
+pub const PORT_DEFAULT: u16 = 7711;
 /// Dispatches at once on this host when not configured.
-pub(crate) const CONCURRENCY_DEFAULT: u32 = 10;
+pub const CONCURRENCY_DEFAULT: u32 = 10;
 /// Most dispatches at once on one host.
-pub(crate) const CONCURRENCY_MAX: u32 = 1_000;
+pub const CONCURRENCY_MAX: u32 = 1_000;
 /// Most host names that may be allowed.
 const ALLOWED_HOSTS_MAX: usize = 64;
 
-/// Which models answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ModelSource {
-    /// The providers, with the operator's keys.
-    #[default]
-    Real,
-    /// The scripted provider: no model, no cost.
-    Scripted,
-}
-
-/// Least isolation that a sandbox must reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum IsolationMinimum {
-    /// Namespaces, private root and seccomp; missing resource limits are reported in each run
-    Namespaces,
-    /// The same, and cpu, memory and processes are limited by cgroups
-    Limits,
-}
-
 /// A model provider as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct ProviderConfig {
+pub struct ProviderConfig {
     /// Address instead of the provider's own.
-    pub(crate) base_url: Option<String>,
+    pub base_url: Option<String>,
     /// Environment variable that holds the key, instead of the usual ones.
-    pub(crate) key_env: Option<String>,
+    pub key_env: Option<String>,
 }
 
 /// Everything that is needed to start a server. Relative paths are made absolute when it is read.
 #[derive(Debug, Clone)]
-pub(crate) struct Config {
+pub struct Config {
     /// Where everything is kept.
-    pub(crate) data_dir: PathBuf,
+    pub data_dir: PathBuf,
     /// Where agent CLIs are installed.
-    pub(crate) agents_dir: PathBuf,
+    pub agents_dir: PathBuf,
     /// Address to listen on; port 0 lets the kernel choose.
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// The listen address was chosen by the operator.
-    pub(crate) listen_chosen: bool,
+    pub listen_chosen: bool,
     /// Address clients use, without a slash at the end.
-    pub(crate) public_url: Option<String>,
+    pub public_url: Option<String>,
     /// Host names accepted beside the server's own.
-    pub(crate) allowed_hosts: Vec<String>,
+    pub allowed_hosts: Vec<String>,
     /// File with the admin key.
-    pub(crate) admin_key_file: PathBuf,
+    pub admin_key_file: PathBuf,
     /// Requests per key and minute.
-    pub(crate) rate_limit_per_minute: Option<NonZeroU32>,
+    pub rate_limit_per_minute: Option<NonZeroU32>,
     /// Most dispatches at once on this host.
-    pub(crate) concurrency: u32,
+    pub concurrency: u32,
     /// Most dispatches at once of single agents; others have their profile's own number.
-    pub(crate) agent_concurrency: BTreeMap<AgentId, u32>,
+    pub agent_concurrency: BTreeMap<AgentId, u32>,
     /// Repositories may be paths of this machine.
-    pub(crate) allow_local_repos: bool,
+    pub allow_local_repos: bool,
     /// Least isolation.
-    pub(crate) isolation_minimum: IsolationMinimum,
+    pub isolation_minimum: IsolationMinimum,
     /// Which models answer.
-    pub(crate) model: ModelSource,
+    pub model: ModelSource,
     /// Script of the scripted provider; the demo's when absent.
-    pub(crate) script: Option<PathBuf>,
+    pub script: Option<PathBuf>,
     /// Providers as configured; absent ones have their defaults.
-    pub(crate) providers: BTreeMap<Provider, ProviderConfig>,
+    pub providers: BTreeMap<Provider, ProviderConfig>,
     /// Agents the operator declared.
-    pub(crate) custom_agents: Vec<CustomAgentConfig>,
+    pub custom_agents: Vec<CustomAgentConfig>,
     /// What sandboxes may reach at most.
-    pub(crate) network: EgressFloor,
+    pub network: EgressFloor,
     /// Prices, and what may be spent.
-    pub(crate) money: Money,
-    pub(crate) pool: outpost_runner::WarmSettings,
+    pub money: Money,
+    pub pool: outpost_runner::WarmSettings,
     /// What the setup commands of repositories may reach.
-    pub(crate) setup_network: outpost_workspace::SetupNetwork,
+    pub setup_network: outpost_workspace::SetupNetwork,
     /// How much workspaces may take, and for how long.
-    pub(crate) workspaces: WorkspaceBounds,
+    pub workspaces: WorkspaceBounds,
     /// File with the key of the secrets, where one was named.
-    pub(crate) secrets_key_file: Option<PathBuf>,
+    pub secrets_key_file: Option<PathBuf>,
 }
 
 impl Config {
     /// Reads the configuration of `outpost serve` with these flags, or of any other command.
-    pub(crate) fn load(global: &GlobalArgs, serve: &ServeArgs) -> Result<Self, CliError> {
+    pub fn load(global: &GlobalArgs, serve: &ServeArgs) -> Result<Self, ConfigError> {
         let (file, dir) = file::find(global)?;
         Self::merge(file, &dir, serve)
     }
 
     /// The configuration of a fresh directory, without file and flags.
-    #[cfg(test)]
-    pub(crate) fn for_dir(dir: &DataDir) -> Result<Self, CliError> {
+    pub fn for_dir(dir: &DataDir) -> Result<Self, ConfigError> {
         Self::merge(ConfigFile::default(), dir, &ServeArgs::default())
     }
 
-    fn merge(file: ConfigFile, dir: &DataDir, flags: &ServeArgs) -> Result<Self, CliError> {
+    fn merge(file: ConfigFile, dir: &DataDir, flags: &ServeArgs) -> Result<Self, ConfigError> {
         let chosen = flags.listen.or(file.listen);
         let listen =
             chosen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)));
@@ -172,12 +152,14 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), CliError> {
+    fn check(&self) -> Result<(), ConfigError> {
         let bounds = |name: &str, value: u32| {
             if (1..=CONCURRENCY_MAX).contains(&value) {
                 Ok(())
             } else {
-                Err(CliError::usage(format!("{name} is {value}; expected 1 to {CONCURRENCY_MAX}")))
+                Err(ConfigError::usage(format!(
+                    "{name} is {value}; expected 1 to {CONCURRENCY_MAX}"
+                )))
             }
         };
         bounds("concurrency", self.concurrency)?;
@@ -185,26 +167,26 @@ impl Config {
             bounds(&format!("concurrency.agents.{agent}"), *value)?;
         }
         if self.allowed_hosts.len() > ALLOWED_HOSTS_MAX {
-            return Err(CliError::usage(format!(
+            return Err(ConfigError::usage(format!(
                 "allowed_hosts names {} hosts; at most {ALLOWED_HOSTS_MAX} are allowed",
                 self.allowed_hosts.len()
             )));
         }
         if self.script.is_some() && self.model == ModelSource::Real {
-            return Err(CliError::usage("a script is set, but the model is not scripted")
+            return Err(ConfigError::usage("a script is set, but the model is not scripted")
                 .with_hint("add --model scripted, or remove the script"));
         }
         self.registry().map(|_| ())
     }
 
     /// All agents, built in and declared.
-    pub(crate) fn registry(&self) -> Result<Registry, CliError> {
+    pub fn registry(&self) -> Result<Registry, ConfigError> {
         Registry::new(self.custom_agents.clone())
-            .map_err(|error| CliError::usage(format!("the configuration is wrong: {error}")))
+            .map_err(|error| ConfigError::usage(format!("the configuration is wrong: {error}")))
     }
 
     /// Environment variables that may hold the key of `provider`.
-    pub(crate) fn key_variables(&self, provider: Provider) -> Vec<String> {
+    pub fn key_variables(&self, provider: Provider) -> Vec<String> {
         match self.providers.get(&provider).and_then(|config| config.key_env.clone()) {
             Some(name) => vec![name],
             None => provider.key_variables().iter().map(|name| (*name).to_owned()).collect(),
@@ -212,7 +194,7 @@ impl Config {
     }
 
     /// The operator's key for `provider`, from the environment.
-    pub(crate) fn provider_key(&self, provider: Provider) -> Option<Secret> {
+    pub fn provider_key(&self, provider: Provider) -> Option<Secret> {
         self.key_variables(provider)
             .into_iter()
             .filter_map(|name| std::env::var(name).ok())
@@ -222,17 +204,8 @@ impl Config {
     }
 
     /// The data directory.
-    pub(crate) fn dir(&self) -> DataDir {
+    pub fn dir(&self) -> DataDir {
         DataDir::new(self.data_dir.clone())
-    }
-}
-
-impl fmt::Display for IsolationMinimum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Namespaces => "namespaces",
-            Self::Limits => "limits",
-        })
     }
 }
 
@@ -241,8 +214,8 @@ fn agents_dir_of_environment() -> Option<PathBuf> {
     std::env::var_os("OUTPOST_AGENTS_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
-fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, CliError> {
-    path.as_deref().map(std::path::absolute).transpose().map_err(CliError::from)
+fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
+    path.as_deref().map(std::path::absolute).transpose().map_err(ConfigError::from)
 }
 
 /// Whether `path` is a regular file.
@@ -254,7 +227,7 @@ fn is_file(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn merged(text: &str, flags: &ServeArgs) -> Result<Config, CliError> {
+    fn merged(text: &str, flags: &ServeArgs) -> Result<Config, ConfigError> {
         let file = file::parse(text, Path::new("config.toml"))?;
         Config::merge(file, &DataDir::new("/data".into()), flags)
     }
