@@ -146,6 +146,7 @@ impl Stage {
         let source = by.parse_source(&self.source.dir.to_string_lossy());
         let source = source.map_err(|error| BenchError::chain("the source", &error))?;
         let request = PrepareRequest {
+            laid_out: false,
             tenant: "bench".to_owned(),
             source: Some(source),
             branch: None,

@@ -77,7 +77,8 @@ async fn look(engine: &Engine) -> Look {
     loop {
         let next = waiting.queue().next(&engine.inner.config.limits, engine.now());
         let Some(id) = next else { break };
-        let made = change(engine, id, |_| Some(Event::Placed)).await;
+        let placed = change(engine, id, |_| Some(Event::Placed));
+        let (made, ()) = tokio::join!(placed, make_files(engine, id));
         look.add(&made);
         match made {
             Change::Made => {}
@@ -117,6 +118,14 @@ async fn each(
     let mut changes = stream::iter(changes).buffer_unordered(CONCURRENT_CHANGES_MAX);
     while let Some(made) = changes.next().await {
         look.add(&made);
+    }
+}
+
+/// Makes the files of a dispatch that is about to have an attempt, while its record is on the way to the disk. When
+/// they cannot be made, who writes to them first says so.
+async fn make_files(engine: &Engine, id: DispatchId) {
+    if let Ok(Some(live)) = engine.live(id).await {
+        let _ = tokio::task::spawn_blocking(move || live.journal.materialise()).await;
     }
 }
 

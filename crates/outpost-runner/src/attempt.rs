@@ -255,6 +255,7 @@ impl Attempt {
     }
 
     async fn provision(&mut self) -> Result<Ready, ProvisionError> {
+        let _starting = self.parts.starting.begin();
         // Both sides are safe to drop half-way: git dies with its handle, a sandbox with its own.
         let steady = tokio::select! {
             biased;

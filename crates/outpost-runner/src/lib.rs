@@ -5,6 +5,7 @@
 //! order, and leaves nothing behind. Bounded: reports and commands that wait, lines, tails of
 //! output, the time of every step after the agent's end. Absent: records, retries.
 
+mod ahead;
 mod attempt;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -21,6 +21,7 @@ use outpost_workspace::{
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::ahead::{Ahead, Starting};
 use crate::attempt::Attempt;
 use crate::models::Models;
 use crate::money::Money;
@@ -45,6 +46,8 @@ const WORKSPACES_LOOK_SECONDS: u64 = 3_600;
 pub struct LocalRunnerConfig {
     /// Directories of live attempts; emptied at start.
     pub attempts_dir: PathBuf,
+    /// Directories of attempts to come; on the disk of `attempts_dir`, emptied at start.
+    pub ahead_dir: PathBuf,
     /// Where agent CLIs are installed.
     pub agents_dir: PathBuf,
     /// What model calls cost, and who may spend how much.
@@ -75,6 +78,8 @@ pub(crate) struct Parts {
     pub(crate) workspaces: Workspaces,
     pub(crate) gateway: Gateway,
     pub(crate) warm: Arc<Warm>,
+    pub(crate) ahead: Ahead,
+    pub(crate) starting: Starting,
     /// Sandboxes of an earlier server, by name, until their attempts are taken up.
     found: Mutex<BTreeMap<String, Reattached>>,
     /// When each agent, with that model, could last run. As many as the operator declared.
@@ -98,6 +103,8 @@ impl LocalRunner {
             registry.iter().map(|agent| (agent.profile().id.clone(), agent.profile().tier));
         let warm = Arc::new(Warm::new(&config.warm, agents)?);
         let parts = Parts {
+            ahead: Ahead::new(config.ahead_dir.clone()),
+            starting: Starting::default(),
             config,
             registry,
             models,
@@ -279,7 +286,8 @@ impl Runner for LocalRunner {
     }
 
     async fn tend(&self) {
-        tokio::join!(self.parts.keep_warm(), self.parts.drop_idle_workspaces());
+        let parts = &self.parts;
+        tokio::join!(parts.keep_warm(), parts.keep_ahead(), parts.drop_idle_workspaces());
     }
 
     async fn sweep(&self, live: &BTreeSet<AttemptId>) -> Result<(), String> {

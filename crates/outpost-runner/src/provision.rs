@@ -27,6 +27,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use crate::ahead::HOME;
 use crate::attempt::millis_since;
 use crate::local::Parts;
 use crate::network::variables;
@@ -252,13 +253,15 @@ async fn prepare_workspace(
         Some(repo) => Some(parts.workspaces.parse_source(repo)?),
         None => None,
     };
+    let owner = owner(host.payload_owner);
     let request = PrepareRequest {
+        laid_out: parts.ahead.take(dir, owner),
         tenant: assignment.tenant.to_string(),
         source,
         branch: spec.branch.clone(),
         dir: dir.to_owned(),
         inside: PathBuf::from(format!("/workspace/{}", assignment.attempt.dispatch)),
-        owner: owner(host.payload_owner),
+        owner,
         task: spec.task.clone(),
         layers: if host.overlay { Layers::Overlay } else { Layers::Copy },
         persistent: spec
@@ -271,7 +274,7 @@ async fn prepare_workspace(
 }
 
 /// Who owns what the agent writes; `None` where this process cannot give files away.
-fn owner(payload: Owner) -> Option<(u32, u32)> {
+pub(crate) fn owner(payload: Owner) -> Option<(u32, u32)> {
     rustix::process::geteuid().is_root().then_some((payload.uid, payload.gid))
 }
 
@@ -289,8 +292,8 @@ async fn sandbox_for(
     invocation: &Invocation,
     prepared: &Prepared,
 ) -> Result<(Box<dyn ParkedSandbox>, Option<Lease>), ProvisionError> {
-    let home = prepared.attempt_dir.join("home");
-    make_dir(&home, 0o700, prepared.owner)?;
+    let home = prepared.attempt_dir.join(HOME);
+    make_home(&home, prepared.owner)?;
     write_home(&home, invocation, prepared.owner)?;
     let binds = shown::workspace(prepared, invocation, &home)?;
     let (tier, timeout_seconds) = (assignment.spec.tier, assignment.spec.timeout_seconds);
@@ -478,7 +481,7 @@ fn write_home(
         let mut parent = home.to_owned();
         for part in Path::new(&file.path).parent().into_iter().flat_map(Path::components) {
             parent.push(part);
-            make_dir(&parent, 0o700, owner)?;
+            make_home(&parent, owner)?;
         }
         std::fs::write(&path, &file.contents)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(file.mode))?;
@@ -487,8 +490,9 @@ fn write_home(
     Ok(())
 }
 
-fn make_dir(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), io::Error> {
-    match std::fs::DirBuilder::new().mode(mode).create(path) {
+/// Makes a directory that only the agent's user may enter, if it is not there.
+pub(crate) fn make_home(path: &Path, owner: Option<(u32, u32)>) -> Result<(), io::Error> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => give(path, owner),
     }

@@ -258,7 +258,11 @@ impl Parts {
         match effect {
             Effect::Start { worker, agent, tier } => {
                 self.warm.lock().places.insert(worker, Place::Building);
-                work.spawn(async move { parts.make(worker, &agent, tier).await });
+                work.spawn(async move {
+                    // What an attempt is waiting for goes first.
+                    parts.starting.quiet().await;
+                    parts.make(worker, &agent, tier).await;
+                });
             }
             Effect::Stop { worker, why } => {
                 debug!(%worker, ?why, "a warm worker is stopped");

@@ -119,6 +119,8 @@ pub struct PrepareRequest {
     /// Directory of this attempt, absolute. It must not exist or be empty; it is made (mode 0700) and later given to
     /// [`Workspaces::remove`]. Its parent exists.
     pub dir: PathBuf,
+    /// The directory is one that [`Workspaces::lay_out`] made for the same owner.
+    pub laid_out: bool,
     /// Where the sandbox shows [`Prepared::dir`], for example `/workspace/<id>`.
     pub inside: PathBuf,
     /// User and group that own what the agent sees. Used only where this process may change owners (root).
@@ -263,6 +265,14 @@ impl Workspaces {
     /// Says what is wrong with the field and which forms are accepted.
     pub fn parse_source(&self, repo: &str) -> Result<RepoSource, SourceError> {
         RepoSource::parse(repo, &self.inner.config.github_base, self.inner.config.allow_local)
+    }
+
+    /// Makes in `dir`, whose parent exists, what is the same in every attempt's directory, before there is a request.
+    ///
+    /// # Errors
+    /// It exists already, or the disk.
+    pub fn lay_out(dir: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
+        prepare::lay_out(dir, owner)
     }
 
     /// Makes a workspace: finds the base commit, shows or writes its files, writes `task.md` and `context.json`.

@@ -26,6 +26,10 @@ const CHECKOUT_SECONDS_MAX: u64 = 600;
 /// Local branch of a checkout that does not start from a branch.
 const OWN_BRANCH: &str = "outpost";
 
+/// In the directory of an attempt: what the agent sees, and the layers of its repository.
+const WORKSPACE: &str = "workspace";
+const LAYERS: &str = "layers";
+
 /// Settings of the checkout. The agent may change them: the host never runs git with them. Only time and size tell whether a file
 /// changed, as the numbers of owner and device differ between the host and the sandbox and every `git status` would read
 /// every file again.
@@ -42,7 +46,7 @@ pub(crate) async fn prepare(
         crate::remote::check_name(name)?;
     }
     let job = Job::new(inner, &request);
-    job.lay_out().map_err(|source| PrepareError::Io { what: "making the workspace", source })?;
+    job.begin().map_err(|source| PrepareError::Io { what: "making the workspace", source })?;
     let made = match (request.layers, &request.persistent) {
         (Layers::Overlay, None) => job.layered().await?,
         (Layers::Overlay, Some(of)) => Box::pin(persistent::prepare(&job, of)).await?,
@@ -101,7 +105,7 @@ pub(crate) struct Made {
 
 impl<'a> Job<'a> {
     fn new(inner: &'a Inner, request: &'a PrepareRequest) -> Self {
-        let dir = request.dir.join("workspace");
+        let dir = request.dir.join(WORKSPACE);
         let shown = request.source.as_ref();
         Self {
             inner,
@@ -116,20 +120,16 @@ impl<'a> Job<'a> {
     }
 
     /// Makes all directories and files but those of the repository.
-    fn lay_out(&self) -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.request.dir)?;
-        for path in [&self.dir, &self.repo_dir, &self.dir.join("artifacts")] {
-            make_dir(path)?;
+    fn begin(&self) -> io::Result<()> {
+        if !self.request.laid_out {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.request.dir)?;
+            lay_out_in(&self.request.dir, self.owner)?;
         }
         std::fs::write(self.dir.join("task.md"), &self.request.task)?;
         std::fs::write(
             self.dir.join("context.json"),
             "{\"version\":1,\"level\":\"minimal\",\"sections\":[]}\n",
-        )?;
-        match self.owner {
-            Some((uid, gid)) => give(&self.dir, uid, gid),
-            None => Ok(()),
-        }
+        )
     }
 
     fn want<'b>(&'b self, point: &'b Point) -> Want<'b> {
@@ -155,9 +155,12 @@ impl<'a> Job<'a> {
         let placed = self.checkout().await?;
         let io = |source| PrepareError::Io { what: "making the layer of the run", source };
         let lower = vec![placed.checkout.tree.clone()];
-        let dir = self.request.dir.join("layers");
-        make_dir(&dir).map_err(io)?;
-        let overlay = RepoOverlay::make(&dir, lower, self.owner).map_err(io)?;
+        let dir = self.request.dir.join(LAYERS);
+        let overlay = if self.request.laid_out {
+            RepoOverlay::again(&dir, lower)
+        } else {
+            make_dir(&dir).and_then(|()| RepoOverlay::make(&dir, lower, self.owner)).map_err(io)?
+        };
         Ok(placed.with(overlay))
     }
 
@@ -342,6 +345,31 @@ impl Placed {
 
     pub(crate) fn with(self, overlay: RepoOverlay) -> Made {
         Made { overlay: Some(overlay), ..self.made() }
+    }
+}
+
+/// See [`crate::Workspaces::lay_out`].
+pub(crate) fn lay_out(dir: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let owner = owner.filter(|_| rustix::process::geteuid().is_root());
+    std::fs::DirBuilder::new().mode(0o700).create(dir)?;
+    lay_out_in(dir, owner)?;
+    let layers = dir.join(LAYERS);
+    make_dir(&layers)?;
+    RepoOverlay::make(&layers, Vec::new(), owner).map(drop)
+}
+
+/// Makes what every workspace has, empty, in the directory of an attempt.
+fn lay_out_in(dir: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let dir = dir.join(WORKSPACE);
+    for path in [&dir, &dir.join("repo"), &dir.join("artifacts")] {
+        make_dir(path)?;
+    }
+    for name in ["task.md", "context.json"] {
+        std::fs::write(dir.join(name), "")?;
+    }
+    match owner {
+        Some((uid, gid)) => give(&dir, uid, gid),
+        None => Ok(()),
     }
 }
 

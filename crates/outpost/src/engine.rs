@@ -81,6 +81,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
     let runner = LocalRunner::new(
         LocalRunnerConfig {
             attempts_dir,
+            ahead_dir: data_dir.join("ahead"),
             agents_dir,
             money: config.money.clone(),
             network: Network { floor: config.network.clone(), ..Network::default() },

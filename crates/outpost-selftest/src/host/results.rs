@@ -88,6 +88,7 @@ impl Work {
         let workspaces =
             Workspaces::new(config).map_err(|error| failed(name)(error.to_string()))?;
         let request = PrepareRequest {
+            laid_out: false,
             tenant: "selftest".to_owned(),
             source: None,
             branch: None,

@@ -56,6 +56,7 @@ async fn a_host_is_asked_once_for_a_branch_and_never_for_a_known_commit() {
     let world = World::noting("source");
     world.source();
     let request = |name: &str, branch: Option<&str>| PrepareRequest {
+        laid_out: false,
         source: Some(world.workspaces.parse_source("octo/hello").unwrap()),
         branch: branch.map(str::to_owned),
         layers: Layers::Overlay,
@@ -176,6 +177,7 @@ async fn beyond_its_bound_the_cache_drops_what_nobody_uses() {
     let small = WorkspacesConfig { cache_bytes_max: 1, ..config(world.dir.path()) };
     let workspaces = Workspaces::new(small.clone()).unwrap();
     let request = |name: &str| PrepareRequest {
+        laid_out: false,
         layers: Layers::Overlay,
         ..world.request(name, Some(&source))
     };

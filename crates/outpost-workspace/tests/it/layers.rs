@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use outpost_workspace::{Layers, PersistentRequest, PrepareRequest, Prepared};
+use outpost_workspace::{Layers, PersistentRequest, PrepareRequest, Prepared, Workspaces};
 
 use crate::world::{World, codes, commit, git, write};
 
@@ -81,6 +81,31 @@ async fn what_a_run_changed_is_collected_through_its_layers() {
     // What the kernel left behind is removed, too.
     world.workspaces.remove(&prepared.attempt_dir).await.unwrap();
     assert!(!prepared.attempt_dir.exists());
+}
+
+#[tokio::test]
+async fn a_directory_made_ahead_becomes_the_same_workspace() {
+    let world = World::new();
+    let source = world.source();
+    for (name, layers) in [("o", Layers::Overlay), ("c", Layers::Copy)] {
+        let request = world.request(&format!("made-{name}"), Some(&source));
+        let request = PrepareRequest { layers, ..request };
+        let made = world.workspaces.prepare(request.clone()).await.unwrap();
+        let (ahead, dir) = (world.path("ahead"), world.path(&format!("ahead-{name}")));
+        Workspaces::lay_out(&ahead, None).unwrap();
+        std::fs::rename(&ahead, &dir).unwrap();
+        let inside = dir.join("workspace");
+        let request = PrepareRequest { dir, inside, laid_out: true, ..request };
+        let prepared = world.workspaces.prepare(request).await.unwrap();
+        let files = |prepared: &Prepared| {
+            let of = prepared.dir.display().to_string();
+            let listed = listing(&prepared.dir).into_iter();
+            listed.map(|(path, bytes, uid)| (path.replace(&of, ""), bytes, uid)).collect::<Vec<_>>()
+        };
+        assert_eq!(files(&prepared), files(&made), "{name}");
+        let script = "cat ../task.md; git status --porcelain; echo x > new; git add new; ls";
+        assert_eq!(world.agent(&prepared, script), world.agent(&made, script), "{name}");
+    }
 }
 
 #[tokio::test]

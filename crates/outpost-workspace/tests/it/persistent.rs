@@ -12,6 +12,7 @@ use crate::world::{World, codes, commit, config, git, write};
 
 fn request(world: &World, name: &str, source: Option<&Path>, user: &str) -> PrepareRequest {
     PrepareRequest {
+        laid_out: false,
         layers: Layers::Overlay,
         persistent: Some(PersistentRequest { user: user.to_owned() }),
         ..world.request(name, source)

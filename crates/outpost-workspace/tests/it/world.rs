@@ -98,6 +98,7 @@ impl World {
     pub(crate) fn request(&self, name: &str, source: Option<&Path>) -> PrepareRequest {
         let dir = self.path(name);
         PrepareRequest {
+            laid_out: false,
             tenant: "t1".to_owned(),
             source: source
                 .map(|path| self.workspaces.parse_source(path.to_str().unwrap()).unwrap()),
