@@ -17,6 +17,7 @@ mod journal;
 mod keys;
 mod live;
 mod placer;
+mod promote;
 mod query;
 mod secrets;
 mod streams;

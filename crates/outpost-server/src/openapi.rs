@@ -51,6 +51,8 @@ const GUARDED: [ErrorCode; 5] = [
         routes::workspaces,
         routes::workspace,
         routes::delete_workspace,
+        routes::promote,
+        routes::promotion,
         routes::fleet,
         routes::health_fleet,
         routes::health,

@@ -36,6 +36,8 @@ pub(crate) enum Op {
     Workspaces,
     Workspace,
     DeleteWorkspace,
+    Promote,
+    Promotion,
     Fleet,
     HealthFleet,
     Health,
@@ -46,7 +48,7 @@ pub(crate) enum Op {
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -65,6 +67,8 @@ impl Op {
         Self::Workspaces,
         Self::Workspace,
         Self::DeleteWorkspace,
+        Self::Promote,
+        Self::Promotion,
         Self::Fleet,
         Self::HealthFleet,
         Self::Health,
@@ -90,6 +94,8 @@ impl Op {
             Self::Usage => "/usage",
             Self::Workspaces => "/workspaces",
             Self::Workspace | Self::DeleteWorkspace => "/workspaces/{id}",
+            Self::Promote => "/promote",
+            Self::Promotion => "/promote/{id}",
             Self::Fleet => "/fleet",
             Self::HealthFleet => "/health/fleet",
             Self::Health => "/health",
@@ -102,7 +108,7 @@ impl Op {
     /// Its method; GET answers HEAD too.
     pub(crate) const fn method(self) -> Method {
         match self {
-            Self::CreateDispatch | Self::RekeySecrets => Method::POST,
+            Self::CreateDispatch | Self::RekeySecrets | Self::Promote => Method::POST,
             Self::PutSecret => Method::PUT,
             Self::ChangeNetwork => Method::PATCH,
             Self::CancelDispatch | Self::DeleteSecret | Self::DeleteWorkspace => Method::DELETE,
@@ -117,12 +123,14 @@ impl Op {
             Self::CancelDispatch => Access::Key(Scope::Cancel),
             Self::Runs | Self::Workspaces => Access::Key(Scope::List),
             Self::DeleteWorkspace => Access::Key(Scope::Delete),
+            Self::Promote => Access::Key(Scope::Promote),
             Self::GetDispatch
             | Self::Events
             | Self::Logs
             | Self::Diff
             | Self::Artifacts
             | Self::Workspace
+            | Self::Promotion
             | Self::Fleet
             | Self::HealthFleet => Access::Key(Scope::Status),
             Self::PutSecret
@@ -167,6 +175,19 @@ impl Op {
             Self::DeleteWorkspace => {
                 &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::WorkspaceInUse]
             }
+            Self::Promote => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::NotFound,
+                ErrorCode::NotFinished,
+                ErrorCode::NothingToPromote,
+                ErrorCode::AlreadyPromoted,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
+                ErrorCode::ForgeCredentials,
+                ErrorCode::NotSupported,
+                ErrorCode::SecretsUnavailable,
+            ],
             Self::RekeySecrets => &[ErrorCode::InvalidField, ErrorCode::SecretsUnavailable],
             Self::GetDispatch
             | Self::Events
@@ -175,6 +196,7 @@ impl Op {
             | Self::Artifacts
             | Self::Artifact
             | Self::Workspace
+            | Self::Promotion
             | Self::DeleteSecret => &[ErrorCode::InvalidField, ErrorCode::NotFound],
             _ => &[ErrorCode::InvalidField],
         }

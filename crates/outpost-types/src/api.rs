@@ -10,8 +10,8 @@ use futures_core::Stream;
 
 use crate::{
     ApiError, ArtifactView, CancelRequest, Created, DispatchId, DispatchRequest, DispatchView,
-    EventEnvelope, FleetView, ListQuery, NetworkRequest, Page, PutSecret, RekeyView, SecretName,
-    SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
+    EventEnvelope, FleetView, ListQuery, NetworkRequest, Page, PromoteApi, PutSecret, RekeyView,
+    SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
 };
 
 /// Events in order, from where the reader asked; ends after the terminal one.
@@ -34,7 +34,7 @@ pub struct LogQuery {
 ///
 /// Every method may fail with [`ApiError`]; ids of other tenants answer `not_found`.
 #[async_trait]
-pub trait Api: Send + Sync {
+pub trait Api: PromoteApi + Send + Sync {
     /// Accepts a task. When this returns, the dispatch is on disk.
     async fn create_dispatch(
         &self,

@@ -25,6 +25,26 @@ pub enum ErrorCode {
     IdempotencyConflict,
     /// A run is in the workspace.
     WorkspaceInUse,
+    /// The dispatch has not ended yet.
+    NotFinished,
+    /// There are no changes that could be pushed.
+    NothingToPromote,
+    /// The dispatch was promoted to another branch.
+    AlreadyPromoted,
+    /// There is no token for the code host, or it does not take it.
+    ForgeCredentials,
+    /// The token may not do at the code host what is needed.
+    ForgeForbidden,
+    /// The code host does not answer, or takes no more requests for now.
+    ForgeUnavailable,
+    /// The changes touch files that run in CI or instruct agents.
+    ProtectedPaths,
+    /// The branch is there with other commits.
+    BranchExists,
+    /// The changes conflict with the target branch.
+    MergeConflict,
+    /// The code host has no such repository, target branch or base commit.
+    TargetMissing,
     /// The body is over its bound.
     PayloadTooLarge,
     /// The body is of a type that is not read here.
@@ -49,7 +69,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 29] = [
         Self::MalformedBody,
         Self::InvalidField,
         Self::Unauthorized,
@@ -59,6 +79,16 @@ impl ErrorCode {
         Self::AlreadyFinished,
         Self::IdempotencyConflict,
         Self::WorkspaceInUse,
+        Self::NotFinished,
+        Self::NothingToPromote,
+        Self::AlreadyPromoted,
+        Self::ForgeCredentials,
+        Self::ForgeForbidden,
+        Self::ForgeUnavailable,
+        Self::ProtectedPaths,
+        Self::BranchExists,
+        Self::MergeConflict,
+        Self::TargetMissing,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::AgentUnavailable,
@@ -82,6 +112,14 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyFinished | Self::IdempotencyConflict | Self::WorkspaceInUse => 409,
+            Self::NotFinished
+            | Self::NothingToPromote
+            | Self::AlreadyPromoted
+            | Self::BranchExists
+            | Self::MergeConflict
+            | Self::TargetMissing => 409,
+            Self::ForgeCredentials | Self::ForgeForbidden | Self::ProtectedPaths => 422,
+            Self::ForgeUnavailable => 503,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::AgentUnavailable | Self::RepoNotAllowed | Self::NotSupported => 422,
@@ -104,6 +142,16 @@ impl ErrorCode {
             Self::AlreadyFinished => "already_finished",
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::WorkspaceInUse => "workspace_in_use",
+            Self::NotFinished => "not_finished",
+            Self::NothingToPromote => "nothing_to_promote",
+            Self::AlreadyPromoted => "already_promoted",
+            Self::ForgeCredentials => "forge_credentials",
+            Self::ForgeForbidden => "forge_forbidden",
+            Self::ForgeUnavailable => "forge_unavailable",
+            Self::ProtectedPaths => "protected_paths",
+            Self::BranchExists => "branch_exists",
+            Self::MergeConflict => "merge_conflict",
+            Self::TargetMissing => "target_missing",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::AgentUnavailable => "agent_unavailable",

@@ -16,6 +16,7 @@ mod id;
 mod key;
 pub mod limits;
 mod page;
+mod promote;
 mod secret;
 mod status;
 mod time;
@@ -37,6 +38,10 @@ pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId};
 pub use key::{ApiKeyStatus, Caller, Scope};
 pub use page::{ListQuery, Page};
 pub use secret::{
+pub use promote::{
+    PromoteApi, PromoteRequest, Promoted, PromotionFailure, PromotionStatus, PromotionView,
+    PullRequestView,
+};
     GivenSecret, NotASecretName, PutSecret, RekeyView, SecretError, SecretKind, SecretName,
     SecretScope, SecretSource, SecretValue, SecretView, WantedSecret,
 };

@@ -103,3 +103,17 @@ pub const WORKSPACES_COUNT_MAX: usize = 1_000;
 pub const USAGE_DAYS_MAX: u64 = 366;
 /// See [`USAGE_DAYS_MAX`].
 pub const USAGE_DAYS_DEFAULT: u64 = 30;
+/// Longest branch name of a promotion, bytes (a file name below `refs/heads` has 255).
+pub const PROMOTE_BRANCH_BYTES_MAX: usize = 240;
+/// Longest title of a pull request, bytes.
+pub const PROMOTE_TITLE_BYTES_MAX: usize = 255;
+/// Longest text that a client puts before the body of a pull request, bytes.
+pub const PROMOTE_BODY_BYTES_MAX: usize = 16_384;
+/// Most protected files of a promotion that are named.
+pub const PROTECTED_PATHS_COUNT_MAX: usize = 100;
+/// Most webhooks of one tenant.
+pub const WEBHOOKS_COUNT_MAX: usize = 16;
+/// Longest address of a webhook, bytes.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
+/// Tries of a delivery before it is given up.
+pub const WEBHOOK_TRIES_MAX: u32 = 8;

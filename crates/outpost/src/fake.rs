@@ -9,8 +9,8 @@ use futures_util::stream;
 use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
     DispatchStatus, DispatchView, ErrorCode, EventEnvelope, EventStream, FleetView, ListQuery,
-    LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView, SecretKind, SecretName,
-    SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
+    LogQuery, LogStream, NetworkRequest, Page, PromoteRequest, PutSecret, RekeyView, SecretKind,
+    SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
 };
 
 pub(crate) use crate::samples::*;
@@ -32,6 +32,8 @@ pub(crate) enum Call {
     DeleteSecret(SecretName, SecretScope),
     /// A persistent workspace was deleted.
     DeleteWorkspace(String),
+    /// A dispatch was promoted.
+    Promote(PromoteRequest),
 }
 
 /// The fake.

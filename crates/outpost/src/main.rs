@@ -21,6 +21,8 @@ mod error;
 mod exit;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_promote;
 mod follow;
 mod logging;
 #[cfg(test)]

@@ -10,6 +10,9 @@ mod harness;
 #[path = "../../../outpost-server/tests/it/memory.rs"]
 #[expect(dead_code, reason = "the tests of the server use the rest of it")]
 mod memory;
+#[path = "../../../outpost-server/tests/it/memory_promote.rs"]
+mod memory_promote;
+mod promote;
 mod resume;
 mod strangers;
 mod whole;

@@ -4,6 +4,7 @@ mod artifacts;
 mod dispatch;
 mod health;
 mod ids;
+mod promote;
 mod secrets;
 mod streams;
 mod usage;
@@ -34,6 +35,7 @@ pub(crate) use dispatch::{
 pub(crate) use health::{
     __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi, __path_ready,
 };
+pub(crate) use promote::{__path_get as __path_promotion, __path_promote};
 pub(crate) use secrets::{
     __path_delete as __path_delete_secret, __path_list as __path_secrets,
     __path_put as __path_put_secret, __path_rekey as __path_rekey_secrets,
@@ -117,6 +119,8 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::Workspaces => on(filter, workspaces::list),
         Op::Workspace => on(filter, workspaces::get),
         Op::DeleteWorkspace => on(filter, workspaces::delete),
+        Op::Promote => on(filter, promote::promote),
+        Op::Promotion => on(filter, promote::get),
         Op::Fleet => on(filter, health::fleet),
         Op::HealthFleet => on(filter, health::health_fleet),
         Op::Health => on(filter, health::health),

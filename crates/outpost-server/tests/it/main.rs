@@ -11,6 +11,8 @@ mod edge;
 mod harness;
 mod logs;
 mod memory;
+mod memory_promote;
+mod promote;
 mod requests;
 mod secrets;
 mod stop;

@@ -289,12 +289,23 @@ impl Backend for Handle {
 /// A [`Memory`] as the server takes it.
 pub(crate) struct Handle(pub(crate) Arc<Memory>);
 
-struct Session {
+/// What one caller sees of it.
+pub(crate) struct Session {
     memory: Arc<Memory>,
     tenant: TenantId,
 }
 
 impl Session {
+    /// Whether the caller is of this tenant.
+    pub(crate) fn is(&self, tenant: &str) -> bool {
+        self.tenant.as_str() == tenant
+    }
+
+    /// `not_found` unless the dispatch is the caller's.
+    pub(crate) fn exists(&self, id: DispatchId) -> Result<(), ApiError> {
+        self.read(id, |_| ())
+    }
+
     fn read<T>(&self, id: DispatchId, read: impl FnOnce(&Entry) -> T) -> Result<T, ApiError> {
         let state = self.memory.lock();
         let entry = state.entries.get(&id);
