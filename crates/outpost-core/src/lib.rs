@@ -10,8 +10,10 @@ mod dispatch;
 mod effect;
 mod event;
 mod line;
+mod notice;
 mod placement;
 pub mod pool;
+mod retention;
 mod spec;
 mod transition;
 mod view;
@@ -23,7 +25,11 @@ pub use budget::{
 pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
 pub use effect::{Effect, Transition, effects};
 pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
+pub use notice::{
+    NOTICE_ID_BYTES_MAX, Notice, budget_notice, notices_of_end, retry_wait_millis, test_notice,
+};
 pub use placement::{Limits, Queue, Slots};
+pub use retention::{Kept, RECORD_DAYS_MIN, RETENTION_DAYS_MAX, RetentionRules, days_before};
 pub use spec::{
     AgentDefaults, DispatchSpec, Parent, WORKSPACE_USER_DEFAULT, WorkspaceName, changed_network,
     secret_names,

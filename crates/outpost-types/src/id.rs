@@ -76,6 +76,10 @@ ulid_id!(
     /// One API key (never the key itself).
     KeyId
 );
+ulid_id!(
+    /// One webhook.
+    WebhookId
+);
 
 impl DispatchId {
     /// No id comes after this one.

@@ -21,6 +21,7 @@ mod secret;
 mod status;
 mod time;
 mod usage;
+mod webhook;
 mod workspace;
 
 pub use agent::{AgentId, BuiltinAgent, Provider, Resources, Tier};
@@ -34,7 +35,7 @@ pub use error::{ApiError, ErrorCode, Problem};
 pub use event::{Attention, BudgetScope, EventData, EventEnvelope, LogStreamName, ToolPhase};
 pub use failure::{Failure, FailureCode};
 pub use fleet::{AgentAvailability, AgentView, FleetView, Health, PoolView};
-pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId};
+pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId, WebhookId};
 pub use key::{ApiKeyStatus, Caller, Scope};
 pub use page::{ListQuery, Page};
 pub use secret::{
@@ -49,5 +50,9 @@ pub use status::{DispatchStatus, UnknownStatus};
 pub use time::Timestamp;
 pub use usage::{
     Day, NotADay, UsageGroup, UsageLine, UsageQuery, UsageReport, UsageSum, fits_a_report,
+};
+pub use webhook::{
+    BudgetReached, CostRecorded, CreateWebhook, CreatedWebhook, DeliveryState, DeliveryView,
+    DispatchEnded, WebhookApi, WebhookData, WebhookEvent, WebhookKind, WebhookView,
 };
 pub use workspace::{WorkspaceView, is_workspace_id};

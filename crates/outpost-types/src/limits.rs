@@ -99,6 +99,12 @@ pub const PROVIDER_KEY_BYTES_MAX: usize = 4_096;
 pub const SECRETS_COUNT_MAX: usize = 256;
 /// Most persistent workspaces that are listed.
 pub const WORKSPACES_COUNT_MAX: usize = 1_000;
+/// Most webhooks of one tenant.
+pub const WEBHOOKS_COUNT_MAX: usize = 16;
+/// Longest address of a webhook, bytes.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
+/// Tries of a delivery before it is given up.
+pub const WEBHOOK_TRIES_MAX: u32 = 8;
 /// Most and usual days of a report of what was used.
 pub const USAGE_DAYS_MAX: u64 = 366;
 /// See [`USAGE_DAYS_MAX`].
@@ -111,9 +117,3 @@ pub const PROMOTE_TITLE_BYTES_MAX: usize = 255;
 pub const PROMOTE_BODY_BYTES_MAX: usize = 16_384;
 /// Most protected files of a promotion that are named.
 pub const PROTECTED_PATHS_COUNT_MAX: usize = 100;
-/// Most webhooks of one tenant.
-pub const WEBHOOKS_COUNT_MAX: usize = 16;
-/// Longest address of a webhook, bytes.
-pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
-/// Tries of a delivery before it is given up.
-pub const WEBHOOK_TRIES_MAX: u32 = 8;
