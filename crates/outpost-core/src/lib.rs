@@ -13,6 +13,7 @@ mod line;
 mod notice;
 mod placement;
 pub mod pool;
+mod promote;
 mod retention;
 mod spec;
 mod transition;
@@ -29,6 +30,11 @@ pub use notice::{
     NOTICE_ID_BYTES_MAX, Notice, budget_notice, notices_of_end, retry_wait_millis, test_notice,
 };
 pub use placement::{Limits, Queue, Slots};
+pub use promote::{
+    CheckedFacts, PROMOTE_TRIES_MAX, Promotion, PromotionEvent, PromotionFacts, PromotionPlan,
+    PromotionRejection, PromotionState, PromotionStep, default_branch, is_branch_name,
+    promote_step,
+};
 pub use retention::{Kept, RECORD_DAYS_MIN, RETENTION_DAYS_MAX, RetentionRules, days_before};
 pub use spec::{
     AgentDefaults, DispatchSpec, Parent, WORKSPACE_USER_DEFAULT, WorkspaceName, changed_network,
