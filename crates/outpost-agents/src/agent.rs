@@ -50,6 +50,12 @@ pub trait Agent: Send + Sync + fmt::Debug {
     /// [`AgentError`] naming the input that does not fit this agent.
     fn invocation(&self, run: &RunSpec, installed: &Installed) -> Result<Invocation, AgentError>;
 
+    /// Where below its HOME the sessions are that [`RunSpec::session_id`] can name; empty for an agent that cannot go
+    /// on with one. Relative, without links.
+    fn session_paths(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// A reader for the output of one run.
     fn parser(&self) -> Box<dyn OutputParser>;
 }

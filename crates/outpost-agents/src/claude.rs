@@ -115,6 +115,10 @@ impl Agent for Claude {
         Ok(invocation)
     }
 
+    fn session_paths(&self) -> &'static [&'static str] {
+        &[".claude/projects"]
+    }
+
     fn parser(&self) -> Box<dyn OutputParser> {
         Box::new(MessagesParser::default())
     }

@@ -120,6 +120,10 @@ impl Agent for Codex {
         Ok(invocation)
     }
 
+    fn session_paths(&self) -> &'static [&'static str] {
+        &[".codex/sessions"]
+    }
+
     fn parser(&self) -> Box<dyn OutputParser> {
         Box::new(CodexParser::default())
     }

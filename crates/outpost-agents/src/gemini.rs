@@ -110,6 +110,10 @@ impl Agent for Gemini {
         Ok(invocation)
     }
 
+    fn session_paths(&self) -> &'static [&'static str] {
+        &[".gemini/tmp", ".gemini/projects.json", ".gemini/history"]
+    }
+
     fn parser(&self) -> Box<dyn OutputParser> {
         Box::new(GeminiParser::default())
     }

@@ -132,6 +132,10 @@ impl Agent for Grok {
         Ok(invocation)
     }
 
+    fn session_paths(&self) -> &'static [&'static str] {
+        &[".grok/sessions"]
+    }
+
     fn parser(&self) -> Box<dyn OutputParser> {
         Box::new(MessagesParser::default())
     }

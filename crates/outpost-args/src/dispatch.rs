@@ -12,6 +12,7 @@ Examples:
   outpost dispatch \"add a test for the parser\"          on the repository you are in
   outpost dispatch claude \"fix the build\" --wait        stream it, then show the result
   outpost dispatch --task-file task.md --check \"cargo test\" --wait
+  outpost dispatch --continue-from last \"now add a test\"  with the files and the session of the newest one
   git diff main | outpost dispatch --repo owner/name -     the task from standard input";
 
 /// Flags of `outpost dispatch`.
@@ -94,6 +95,10 @@ pub struct DispatchArgs {
     /// name:port; may be given several times
     #[arg(long = "allow-host", value_name = "HOST")]
     pub allow_hosts: Vec<String>,
+
+    /// Go on from what an earlier dispatch left: its files, and with the same agent its session
+    #[arg(long, value_name = "DISPATCH", conflicts_with_all = ["repo", "no_repo", "branch", "persistent"])]
+    pub continue_from: Option<String>,
 
     /// Work in the workspace that is kept for this user and repository: with what earlier dispatches left
     #[arg(long, conflicts_with = "no_repo")]

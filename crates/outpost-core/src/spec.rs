@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use outpost_types::{
-    AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, Network, NetworkLevel,
+    AgentId, ApiError, ContextLevel, DispatchId, DispatchRequest, ErrorCode, Network, NetworkLevel,
     NetworkRequest, NotASecretName, Priority, SecretName, Tier, WorkspaceMode,
     limits::{
         ALLOW_HOST_BYTES_MAX, ALLOW_HOSTS_COUNT_MAX, BRANCH_BYTES_MAX, BUDGET_USD_MAX,
@@ -15,6 +15,7 @@ use outpost_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::Dispatch;
 use crate::budget::Nanodollars;
 
 /// The user of a persistent workspace when the request names none: all keys of the tenant share it.
@@ -69,7 +70,7 @@ pub struct DispatchSpec {
     /// Secrets in the agent's environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretName>,
-    /// What it goes on from. No request asks for it in this version; records have room for it.
+    /// What it goes on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
 }
@@ -91,8 +92,17 @@ pub struct WorkspaceName {
 pub struct Parent {
     /// Its id.
     pub dispatch_id: DispatchId,
-    /// Session of its agent, where the CLI has one that can be resumed.
+    /// Session of its agent, where that is the same agent and gave one.
     pub session_id: Option<String>,
+    /// The first of the line, after which the directory inside is named: sessions are bound to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<DispatchId>,
+    /// What its changes are based on; none when it never got so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_commit: Option<String>,
+    /// The branch it began from, as given or as found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
 }
 
 /// What a request that leaves it out gets.
@@ -160,6 +170,48 @@ impl DispatchSpec {
             allow_hosts: network.allow_hosts,
             secrets: secret_names(&request.secrets)?,
             parent: None,
+        })
+    }
+}
+
+impl DispatchSpec {
+    /// The same, going on from what `parent` left.
+    ///
+    /// # Errors
+    /// [`NotFinished`](outpost_types::ErrorCode::NotFinished), or
+    /// [`InvalidField`](outpost_types::ErrorCode::InvalidField) naming what does not go with it.
+    pub fn continuing(self, parent: &Dispatch) -> Result<Self, ApiError> {
+        if !parent.status().is_terminal() {
+            let message = format!("The dispatch to go on from is still {}.", parent.status());
+            return Err(ApiError::new(ErrorCode::NotFinished, message)
+                .with_hint("Wait for its end, or cancel it: what it has done is kept."));
+        }
+        let (of, facts) = (&parent.spec, &parent.facts);
+        if self.workspace.is_some() || of.workspace.is_some() {
+            let message = "A persistent workspace goes on by itself: dispatch there once more.";
+            return Err(ApiError::field("continueFrom", message));
+        }
+        if self.branch.is_some() {
+            let message = "It is that of the dispatch to go on from: leave it out.";
+            return Err(ApiError::field("branch", message));
+        }
+        if self.repo.is_some() && self.repo != of.repo {
+            let message = "It is not that of the dispatch to go on from: leave it out.";
+            return Err(ApiError::field("repo", message));
+        }
+        let root = of.parent.as_ref().and_then(|parent| parent.root).unwrap_or(parent.id);
+        let same_agent = of.agent == self.agent;
+        Ok(Self {
+            repo: of.repo.clone(),
+            branch: of.branch.clone(),
+            parent: Some(Parent {
+                dispatch_id: parent.id,
+                session_id: facts.session_id.clone().filter(|_| same_agent),
+                root: Some(root),
+                base_commit: facts.base_commit.clone(),
+                branch: facts.branch.clone(),
+            }),
+            ..self
         })
     }
 }

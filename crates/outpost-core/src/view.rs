@@ -68,6 +68,7 @@ impl Dispatch {
             output: None,
             artifact_url: self.attempt_id().map(|_| format!("/artifacts/{}", self.id)),
             session_id: facts.session_id.clone(),
+            continued_from: spec.parent.as_ref().map(|parent| parent.dispatch_id),
             files_changed: facts.files_changed,
             checks: facts.checks.clone(),
             network: network.level,

@@ -252,7 +252,11 @@ impl EngineApi {
             .transpose()?;
         let runner = &self.engine.inner.runner;
         let defaults = runner.admit(&self.caller.tenant, &request).await?;
+        let parent = self.parent_of(&request).await?;
         let mut spec = DispatchSpec::from_request(request, &defaults)?;
+        if let Some(parent) = parent {
+            spec = spec.continuing(&parent)?;
+        }
         if let Some(workspace) = &mut spec.workspace {
             workspace.repo = runner.repo_name(&workspace.repo);
         }
@@ -290,6 +294,18 @@ impl EngineApi {
             .with_hint("Use a new key for a new request.")),
             Ok(Accepted::New) => unreachable!("answered above"),
             Err(error) => Err(store_error(error)),
+        }
+    }
+
+    /// The dispatch a request wants to go on from. One of another tenant is none.
+    async fn parent_of(&self, request: &DispatchRequest) -> Result<Option<Dispatch>, ApiError> {
+        let Some(text) = &request.continue_from else { return Ok(None) };
+        let none = || ApiError::field("continueFrom", "There is no dispatch with this id.");
+        let id: DispatchId = text.parse().map_err(|_| none())?;
+        match self.find(id).await {
+            Ok(parent) => Ok(Some(parent)),
+            Err(error) if error.code == ErrorCode::NotFound => Err(none()),
+            Err(error) => Err(error),
         }
     }
 

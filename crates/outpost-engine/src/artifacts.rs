@@ -41,6 +41,9 @@ fn walk(
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
+        if depth == 0 && is_own(&name) {
+            continue;
+        }
         let kind = entry.file_type()?; // Of the entry itself: links are not followed.
         if names.len() >= LISTED_COUNT_MAX {
             return Ok(());
@@ -56,7 +59,7 @@ fn walk(
 
 /// The path of a kept file: every part of the name is an ordinary one and none is a link.
 pub(crate) fn find(kept_dir: &Path, name: &str) -> Result<PathBuf, ApiError> {
-    if name.len() > NAME_BYTES_MAX || name.contains(['\0', '\\']) {
+    if name.len() > NAME_BYTES_MAX || name.contains(['\0', '\\']) || is_own(name) {
         return Err(ApiError::not_found());
     }
     let mut path = kept_dir.to_owned();
@@ -71,6 +74,11 @@ pub(crate) fn find(kept_dir: &Path, name: &str) -> Result<PathBuf, ApiError> {
         }
     }
     if path.is_file() { Ok(path) } else { Err(ApiError::not_found()) }
+}
+
+/// Whether a kept file is for Outpost itself, such as an agent's session. What agents keep is in directories.
+fn is_own(name: &str) -> bool {
+    name.starts_with('.')
 }
 
 fn content_type(name: &str) -> &'static str {
@@ -97,11 +105,20 @@ mod tests {
         std::fs::create_dir_all(kept.join("artifacts")).unwrap();
         std::fs::write(kept.join("artifacts/a ü.txt"), "x").unwrap();
         std::fs::write(dir.path().join("secret"), "s").unwrap();
+        std::fs::write(kept.join(".session.tar"), "s").unwrap();
         std::os::unix::fs::symlink(dir.path().join("secret"), kept.join("link")).unwrap();
         std::os::unix::fs::symlink(dir.path(), kept.join("linkdir")).unwrap();
         assert!(find(&kept, "artifacts/a ü.txt").is_ok());
-        for name in ["link", "linkdir/secret", "../secret", "/etc/passwd", "", "artifacts", "a//b"]
-        {
+        for name in [
+            ".session.tar",
+            "link",
+            "linkdir/secret",
+            "../secret",
+            "/etc/passwd",
+            "",
+            "artifacts",
+            "a//b",
+        ] {
             assert!(find(&kept, name).is_err(), "{name}");
         }
         let id = DispatchId::from_parts(1, 1);

@@ -13,6 +13,7 @@ use outpost_workspace::{Collected, Note, Prepared, RepoOverlay};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::carry;
 use crate::gatekeeper::Gatekeeper;
 use crate::local::Parts;
 use crate::money::noted_spend;
@@ -344,7 +345,9 @@ impl Attempt {
         ended: &Ended,
     ) -> Outcome {
         let started = Instant::now();
-        let collected = self.collect(saved).await;
+        let sessions = if report.session_id.is_some() { agent.session_paths() } else { &[] };
+        let keep = carry::keep_session(&self.parts, &self.assignment, &saved.prepared, sessions);
+        let (collected, ()) = tokio::join!(self.collect(saved), keep);
         let checks = match &collected {
             Ok(_) => self.run_checks(&saved.prepared).await,
             Err(_) => Vec::new(),

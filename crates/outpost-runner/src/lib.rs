@@ -7,9 +7,11 @@
 
 mod ahead;
 mod attempt;
+mod carry;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gatekeeper;
+mod handover;
 pub mod install;
 mod lines;
 mod local;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outpost_agents::{Agent, AgentError, Installed, Invocation, RunSpec, TrackedFile, Unavailable};
-use outpost_core::{PreparedFacts, Spend};
+use outpost_core::{DispatchSpec, PreparedFacts, Spend};
 use outpost_gateway::gateway::{
     GatewayError, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
 };
@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 
 use crate::ahead::HOME;
 use crate::attempt::millis_since;
+use crate::carry::{self, Carried, inside_of};
 use crate::local::Parts;
 use crate::network::variables;
 use crate::resume::{Saved, lost};
@@ -107,6 +108,9 @@ pub(crate) enum ProvisionError {
         /// The last of what they printed.
         output: String,
     },
+    /// The files of the dispatch to go on from do not fit.
+    #[error("The files of the dispatch to go on from could not be put in place.")]
+    Carry,
     /// The agent cannot take this task.
     #[error("The agent cannot take this task: {0}")]
     Agent(#[from] AgentError),
@@ -156,6 +160,7 @@ impl ProvisionError {
             | Self::TakenVariable(_)
             | Self::SetupFailed { .. }
             | Self::Unavailable(_)
+            | Self::Carry
             | Self::Agent(_)
             | Self::Start(_)
             | Self::Gateway(_) => false,
@@ -202,19 +207,25 @@ pub(crate) async fn provision(
     let installed = Installed::load(&parts.config.agents_dir, agent.as_ref())?;
     let route = route_of(parts, assignment, agent.as_ref()).await?;
     let exposed = exposed_to(parts, assignment).await?;
-    let mut prepared = prepare_workspace(parts, assignment, dir).await?;
+    let mut carried = Carried::of(assignment);
+    let task = carry::task(assignment, carried.as_ref());
+    let mut prepared = prepare_workspace(parts, assignment, &task, dir).await?;
     if prepared.persistent.is_some() {
         *entered = Some(prepared.clone());
     }
     let setup_millis = Box::pin(set_up(parts, assignment, &mut prepared)).await?;
+    if let Some(carried) = &mut carried {
+        Box::pin(carried.restore(parts, assignment, &mut prepared)).await?;
+    }
     let handle = Handle::generate()?;
-    let run = run_spec(assignment, &prepared, &handle);
+    let session_id = carried.and_then(|carried| carried.session_id());
+    let run = RunSpec { session_id, ..run_spec(assignment, &task, &prepared, &handle) };
     let invocation = agent.invocation(&run, &installed)?;
     let began = Instant::now();
     let (mut parked, lease) = sandbox_for(parts, assignment, &invocation, &prepared).await?;
     let sandbox_millis = millis_since(began);
     let facts = PreparedFacts {
-        branch: prepared.branch.clone(),
+        branch: branch_of(spec).or_else(|| prepared.branch.clone()),
         base_commit: Some(prepared.base_commit.clone()),
         isolation: Some(isolation_of(parked.as_ref())),
         timings: PhaseTimings {
@@ -238,13 +249,14 @@ pub(crate) async fn provision(
         ended: None,
         results: None,
     };
-    let payload = payload_of(invocation, exposed, &spec.task, &run.workdir)?;
+    let payload = payload_of(invocation, exposed, &task, &run.workdir)?;
     Ok(Steady { saved, parked, payload, session, lease })
 }
 
 async fn prepare_workspace(
     parts: &Parts,
     assignment: &Assignment,
+    task: &str,
     dir: &Path,
 ) -> Result<Prepared, ProvisionError> {
     let spec = &assignment.spec;
@@ -258,11 +270,11 @@ async fn prepare_workspace(
         laid_out: parts.ahead.take(dir, owner),
         tenant: assignment.tenant.to_string(),
         source,
-        branch: spec.branch.clone(),
+        branch: start_of(spec),
         dir: dir.to_owned(),
-        inside: PathBuf::from(format!("/workspace/{}", assignment.attempt.dispatch)),
+        inside: inside_of(assignment),
         owner,
-        task: spec.task.clone(),
+        task: task.to_owned(),
         layers: if host.overlay { Layers::Overlay } else { Layers::Copy },
         persistent: spec
             .workspace
@@ -271,6 +283,17 @@ async fn prepare_workspace(
     };
     // On the heap: it is by far the largest part of an attempt's future.
     Ok(Box::pin(parts.workspaces.prepare(request)).await?)
+}
+
+/// The branch the parent began from, which its base commit does not tell.
+fn branch_of(spec: &DispatchSpec) -> Option<String> {
+    spec.parent.as_ref()?.branch.clone()
+}
+
+/// The branch or commit the files begin from: what the parent's changes are based on, if there is one.
+fn start_of(spec: &DispatchSpec) -> Option<String> {
+    let based_on = spec.parent.as_ref().and_then(|parent| parent.base_commit.clone());
+    based_on.filter(|_| spec.repo.is_some()).or_else(|| spec.branch.clone())
 }
 
 /// Who owns what the agent writes; `None` where this process cannot give files away.
@@ -425,7 +448,7 @@ async fn exposed_to(
     Ok(parts.config.secrets.exposed(tenant, dispatch, &wanted).await?)
 }
 
-fn run_spec(assignment: &Assignment, prepared: &Prepared, handle: &Handle) -> RunSpec {
+fn run_spec(assignment: &Assignment, task: &str, prepared: &Prepared, handle: &Handle) -> RunSpec {
     let spec = &assignment.spec;
     let inside = prepared.inside.display();
     let tracked = |(path, size_bytes): (&String, &u64)| TrackedFile {
@@ -435,7 +458,7 @@ fn run_spec(assignment: &Assignment, prepared: &Prepared, handle: &Handle) -> Ru
     let files = prepared.tracked_files.iter().zip(&prepared.tracked_sizes);
     let first_files = files.take(outpost_agents::TRACKED_FILES_MAX);
     RunSpec {
-        prompt: spec.task.clone(),
+        prompt: task.to_owned(),
         prompt_path: format!("{inside}/task.md"),
         model_id: spec.model_id.clone(),
         gateway_url: format!("http://127.0.0.1:{GATEWAY_PORT}"),

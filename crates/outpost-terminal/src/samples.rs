@@ -46,6 +46,7 @@ pub(crate) fn completed() -> DispatchView {
         output: None,
         artifact_url: None,
         session_id: None,
+        continued_from: None,
         files_changed: Some(1),
         checks: vec![CheckResult {
             command: "python3 -m unittest".into(),

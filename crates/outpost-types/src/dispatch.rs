@@ -78,6 +78,12 @@ pub struct DispatchRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 64)]
     pub allow_hosts: Vec<String>,
+    /// Id of a dispatch that has ended, whose files this one goes on with; and whose agent's session, when
+    /// it has the same agent and that can resume one. Otherwise the agent is told what was said before.
+    /// Repository and branch are those of that dispatch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 26)]
+    pub continue_from: Option<String>,
 }
 
 /// How much project context is put before the task.
@@ -276,6 +282,10 @@ pub struct DispatchView {
     /// Session id of the agent's CLI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
+    /// The dispatch it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub continued_from: Option<DispatchId>,
     /// Files the agent changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_changed: Option<u32>,

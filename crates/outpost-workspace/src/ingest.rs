@@ -32,7 +32,8 @@ const BIG_FILE: &str = "33554432";
 /// Ref of the result in the bundles.
 const RESULT_REF: &str = "refs/heads/outpost";
 pub(crate) const DIFF_NAME: &str = "diff.patch";
-pub(crate) const BUNDLE_NAME: &str = "changes.bundle";
+/// Name of the bundle of an agent's commits among the kept files; it has the one ref `refs/heads/outpost`.
+pub const BUNDLE_NAME: &str = "changes.bundle";
 
 /// What the job said.
 #[derive(Debug, Default, Eq, PartialEq)]

@@ -46,6 +46,7 @@ use serde::{Deserialize, Serialize};
 
 pub use apply::{ApplyReport, apply_patch_to, patch_stat};
 pub use error::{ApplyError, CollectError, OpenError, PrepareError, SourceError, WorkspaceError};
+pub use ingest::BUNDLE_NAME;
 pub use layers::{Layers, RepoOverlay};
 pub use own::OwnChange;
 pub use persistent::{

@@ -54,6 +54,7 @@ fn flag(field: &str) -> &str {
         "secrets" => "--secret",
         "network" => "--network",
         "allowHosts" => "--allow-host",
+        "continueFrom" => "--continue-from",
         _ => field,
     }
 }

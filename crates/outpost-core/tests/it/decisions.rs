@@ -9,8 +9,8 @@ use outpost_types::limits::{
     PARKED_SECONDS_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX,
 };
 use outpost_types::{
-    AttemptId, DispatchRequest, DispatchStatus, FailureCode, Network, NetworkLevel, NetworkRequest,
-    Tier, Timestamp,
+    AttemptId, DispatchRequest, DispatchStatus, ErrorCode, FailureCode, Network, NetworkLevel,
+    NetworkRequest, Tier, Timestamp,
 };
 
 use crate::lifecycle::{dispatch, provision_failure};
@@ -414,9 +414,44 @@ fn a_record_of_an_older_version_has_the_usual_deadline() {
 
 #[test]
 fn a_record_keeps_what_it_goes_on_from() {
-    let parent = Parent { dispatch_id: fresh().id, session_id: Some("s".into()) };
+    let parent = Parent {
+        dispatch_id: fresh().id,
+        session_id: Some("s".into()),
+        root: None,
+        base_commit: None,
+        branch: None,
+    };
     let child = DispatchSpec { parent: Some(parent), ..spec(|_| ()).unwrap() };
     let json = serde_json::to_value(&child).unwrap();
     assert_eq!(json["parent"]["sessionId"], "s");
     assert_eq!(serde_json::from_value::<DispatchSpec>(json).unwrap(), child);
+}
+
+#[test]
+fn a_dispatch_goes_on_only_from_one_that_has_ended() {
+    let mut parent = dispatch("claude", "acme", 1);
+    let spec = || dispatch("claude", "acme", 2).spec;
+    assert_eq!(spec().continuing(&parent).unwrap_err().code, ErrorCode::NotFinished);
+    parent.facts.session_id = Some("session".into());
+    parent.facts.base_commit = Some("c0ffee".into());
+    parent.spec.repo = Some("owner/name".into());
+    let ended = step(&parent, &Event::Expired, parent.deadline_at()).unwrap().next;
+    let next = spec().continuing(&ended).unwrap();
+    let from = next.parent.clone().unwrap();
+    assert_eq!((from.dispatch_id, from.root), (ended.id, Some(ended.id)));
+    assert_eq!(
+        (from.session_id.as_deref(), next.repo.as_deref()),
+        (Some("session"), Some("owner/name"))
+    );
+    // Another agent cannot read that session; and the line keeps its first one's name.
+    let mut second = dispatch("codex", "acme", 3);
+    second.spec = DispatchSpec { agent: "codex".parse().unwrap(), ..next };
+    let second = step(&second, &Event::Expired, second.deadline_at()).unwrap().next;
+    let third = spec().continuing(&second).unwrap().parent.unwrap();
+    assert_eq!(
+        (third.dispatch_id, third.root, third.session_id),
+        (second.id, Some(ended.id), None)
+    );
+    let other = DispatchSpec { repo: Some("owner/other".into()), ..spec() };
+    assert_eq!(other.continuing(&ended).unwrap_err().field.as_deref(), Some("repo"));
 }

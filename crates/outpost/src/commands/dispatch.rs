@@ -14,6 +14,7 @@ use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::follow::{Followed, Interrupts, OnInterrupt, follow};
+use crate::select;
 use crate::ui::Ui;
 use outpost_args::DispatchArgs;
 
@@ -38,10 +39,16 @@ async fn make(ctx: &Ctx, args: DispatchArgs) -> Result<Exit, CliError> {
     }
     check::request(&request, args.idempotency_key.as_deref())?;
     let connection = ctx.connect().await?;
-    if !named {
+    if let Some(earlier) = &args.continue_from {
+        let id = select::dispatch(&*connection.api, earlier).await?;
+        request.continue_from = Some(id.to_string());
+        if !named {
+            request.agent = connection.api.get_dispatch(id, None, None).await?.agent;
+        }
+    } else if !named {
         request.agent = choose_agent(&ctx.ui, &*connection.api).await?;
     }
-    if !args.no_repo {
+    if !args.no_repo && args.continue_from.is_none() {
         request.repo = repo(request.repo, connection.local)?;
         check::request(&request, args.idempotency_key.as_deref())?;
     }
@@ -215,6 +222,7 @@ fn request(
         budget_usd: args.budget,
         secrets: args.secrets.clone(),
         allow_hosts: args.allow_hosts.clone(),
+        continue_from: None,
     })
 }
 
