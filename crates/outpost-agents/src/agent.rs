@@ -52,9 +52,7 @@ pub trait Agent: Send + Sync + fmt::Debug {
 
     /// Where below its HOME the sessions are that [`RunSpec::session_id`] can name; empty for an agent that cannot go
     /// on with one. Relative, without links.
-    fn session_paths(&self) -> &'static [&'static str] {
-        &[]
-    }
+    fn session_paths(&self) -> &'static [&'static str];
 
     /// A reader for the output of one run.
     fn parser(&self) -> Box<dyn OutputParser>;

@@ -151,6 +151,10 @@ impl Agent for Aider {
         Ok(invocation)
     }
 
+    fn session_paths(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     fn parser(&self) -> Box<dyn OutputParser> {
         Box::new(AiderParser::default())
     }

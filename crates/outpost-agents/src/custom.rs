@@ -332,6 +332,10 @@ impl Agent for Custom {
         Ok(invocation)
     }
 
+    fn session_paths(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     fn parser(&self) -> Box<dyn OutputParser> {
         match self.config.output {
             OutputFormat::Text => Box::new(TextParser::default()),

@@ -38,6 +38,10 @@ impl Agent for Rehearsal {
         self.0.invocation(run, installed)
     }
 
+    fn session_paths(&self) -> &'static [&'static str] {
+        self.0.session_paths()
+    }
+
     fn parser(&self) -> Box<dyn OutputParser> {
         Box::new(Unpaid(self.0.parser()))
     }

@@ -651,6 +651,10 @@ mod tests {
         fn invocation(&self, run: &RunSpec, to: &Installed) -> Result<Invocation, AgentError> {
             self.real.invocation(run, to)
         }
+        fn session_paths(&self) -> &'static [&'static str] {
+            &[]
+        }
+
         fn parser(&self) -> Box<dyn OutputParser> {
             self.real.parser()
         }
