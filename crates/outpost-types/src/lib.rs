@@ -38,11 +38,11 @@ pub use fleet::{AgentAvailability, AgentView, FleetView, Health, PoolView};
 pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId, WebhookId};
 pub use key::{ApiKeyStatus, Caller, Scope};
 pub use page::{ListQuery, Page};
-pub use secret::{
 pub use promote::{
     PromoteApi, PromoteRequest, Promoted, PromotionFailure, PromotionStatus, PromotionView,
     PullRequestView,
 };
+pub use secret::{
     GivenSecret, NotASecretName, PutSecret, RekeyView, SecretError, SecretKind, SecretName,
     SecretScope, SecretSource, SecretValue, SecretView, WantedSecret,
 };
