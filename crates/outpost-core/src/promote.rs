@@ -165,8 +165,8 @@ pub enum PromotionEvent {
     Pushed,
     /// The pull request is about to be looked for and opened.
     OpenBegan,
-    /// The pull request is there.
-    Opened(PullRequestView),
+    /// The pull request is there, with what is worth knowing about it.
+    Opened(PullRequestView, Option<String>),
     /// The code host has only branches.
     BranchOnly,
     /// A step failed and trying again may help.
@@ -334,7 +334,8 @@ pub fn promote_step(
         }
         (S::Pushed, E::OpenBegan) => reach(&mut next, S::Opening),
         (S::Pushed, E::BranchOnly) => reach(&mut next, S::Done),
-        (S::Opening, E::Opened(pull_request)) => {
+        (S::Opening, E::Opened(pull_request, note)) => {
+            next.facts.notes.extend(note);
             next.facts.pull_request = Some(pull_request);
             reach(&mut next, S::Done);
         }

@@ -216,6 +216,11 @@ impl Git {
         Ok(Self { program: config.git.clone(), home, credential })
     }
 
+    /// The same git without the credential of the code host.
+    pub(crate) fn bare(&self) -> Self {
+        Self { credential: None, ..self.clone() }
+    }
+
     /// The program.
     pub fn program(&self) -> &Path {
         &self.program

@@ -257,6 +257,11 @@ impl Workspaces {
         Ok(Self { inner: Arc::new(Inner { config, git, cache, known, questions }) })
     }
 
+    /// The git that was checked, without any credential: for whoever brings one of its own.
+    pub fn bare_git(&self) -> git::Git {
+        self.inner.git.bare()
+    }
+
     /// Reads the `repo` field of a dispatch: `owner/name`, an https address, or (where allowed) a local repository.
     ///
     /// Pure but for one look at the disk for local paths. Relative paths are refused: the server's directory is not the

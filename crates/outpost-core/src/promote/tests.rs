@@ -95,7 +95,7 @@ impl Node {
             Some("pushed") => self.report(driver, PromotionEvent::Pushed),
             Some(_) => {
                 let pull = self.host.open();
-                self.report(driver, PromotionEvent::Opened(pull));
+                self.report(driver, PromotionEvent::Opened(pull, None));
             }
             None if epoch != self.record.epoch => {}
             None => match self.record.next_step() {
@@ -197,7 +197,7 @@ fn nothing_happens_out_of_order_or_after_the_end() {
         PromotionEvent::PushBegan,
         PromotionEvent::Pushed,
         PromotionEvent::OpenBegan,
-        PromotionEvent::Opened(Host::default().open()),
+        PromotionEvent::Opened(Host::default().open(), None),
     ];
     let mut record = begun();
     for (at, event) in events.iter().enumerate() {
