@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::money::BudgetFile;
 use super::pool::{PoolFile, SetupFile};
+use super::retention::RetentionFile;
 use super::workspaces::WorkspacesFile;
 use super::{IsolationMinimum, ModelSource, ProviderConfig, is_file};
 use crate::datadir::DataDir;
@@ -55,6 +56,8 @@ pub struct ConfigFile {
     pub(crate) pool: PoolFile,
     #[serde(default)]
     pub(crate) setup: SetupFile,
+    #[serde(default)]
+    pub(crate) retention: RetentionFile,
     #[serde(default)]
     pub(crate) workspaces: WorkspacesFile,
     #[serde(default)]

@@ -5,6 +5,7 @@ mod error;
 mod file;
 mod money;
 mod pool;
+mod retention;
 mod secret;
 mod secrets;
 mod workspaces;
@@ -15,6 +16,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use outpost_agents::{CustomAgentConfig, Registry};
+use outpost_core::RetentionRules;
 use outpost_gateway::egress::EgressFloor;
 use outpost_runner::Money;
 use outpost_types::{AgentId, Provider};
@@ -88,6 +90,8 @@ pub struct Config {
     pub pool: outpost_runner::WarmSettings,
     /// What the setup commands of repositories may reach.
     pub setup_network: outpost_workspace::SetupNetwork,
+    /// For how long records and files are kept.
+    pub retention: RetentionRules,
     /// How much workspaces may take, and for how long.
     pub workspaces: WorkspaceBounds,
     /// File with the key of the secrets, where one was named.
@@ -142,6 +146,7 @@ impl Config {
             money: money::money(&file.budget, &file.prices, model)?,
             pool: pool::settings(&file.pool),
             setup_network: file.setup.network,
+            retention: retention::rules(file.retention)?,
             workspaces: workspaces::bounds(file.workspaces)?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,
@@ -262,6 +267,7 @@ mod tests {
             ("[concurrency]\nhost = 0", "concurrency"),
             ("[concurrency.agents]\nclaude = 5000", "concurrency.agents.claude"),
             ("[model]\nscript = \"x.toml\"", "script"),
+            ("[retention]\nlog_days = 0", "retention.log_days"),
             ("[workspaces]\nidle_seconds = 5", "workspaces.idle_seconds"),
             ("[workspaces]\nbytes_max = 1", "workspaces.bytes_max"),
             ("[workspaces]\ncache_bytes_max = 0", "workspaces.cache_bytes_max"),

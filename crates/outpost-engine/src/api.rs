@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outpost_core::{Dispatch, DispatchSpec, Event, QueueReason, State, changed_network};
+use outpost_core::{Dispatch, DispatchSpec, Event, Kept, QueueReason, State, changed_network};
 use outpost_store::{AcceptDispatch, Accepted, IdempotencyClaim, StoreError};
 use outpost_types::limits::{
     CANCEL_REASON_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_TTL_SECONDS,
@@ -124,7 +124,7 @@ impl Api for EngineApi {
     }
 
     async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError> {
-        self.find(id).await?;
+        self.find_kept(id, Kept::Artifacts).await?;
         let path = self.engine.kept_dir(id).join(DIFF_FILE);
         if path.exists() {
             streams::file(&path)
@@ -138,7 +138,7 @@ impl Api for EngineApi {
         id: DispatchId,
         url_ttl: Duration,
     ) -> Result<Vec<ArtifactView>, ApiError> {
-        self.find(id).await?;
+        self.find_kept(id, Kept::Artifacts).await?;
         self.engine.make_files(id).await?;
         let ttl_millis = u64::try_from(url_ttl.as_millis()).unwrap_or(u64::MAX);
         let expires_at = self.engine.now().plus_millis(ttl_millis);
@@ -146,7 +146,8 @@ impl Api for EngineApi {
     }
 
     async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
-        self.find(id).await?;
+        let first = name.split('/').next().unwrap_or(name);
+        self.find_kept(id, Kept::of(first)).await?;
         self.engine.open_artifact(id, name).await
     }
 
@@ -232,6 +233,14 @@ impl Api for EngineApi {
 }
 
 impl EngineApi {
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     fn secrets(&self) -> &Secrets {
         &self.engine.inner.config.secrets
     }
@@ -367,7 +376,7 @@ impl EngineApi {
     }
 
     /// The record, if it is the caller's.
-    async fn find(&self, id: DispatchId) -> Result<Dispatch, ApiError> {
+    pub(crate) async fn find(&self, id: DispatchId) -> Result<Dispatch, ApiError> {
         if let Some(live) = self.engine.inner.live.get(id) {
             let record = live.snapshot();
             return Some(record)
@@ -379,6 +388,17 @@ impl EngineApi {
         found.ok_or_else(ApiError::not_found)
     }
 
+    /// Whether the caller has kept files of this kind of this dispatch; its record may be gone by now.
+    async fn find_kept(&self, id: DispatchId, kind: Kept) -> Result<(), ApiError> {
+        match self.find(id).await {
+            Ok(record) => self.engine.check_kept(record.completed_at, kind),
+            Err(error) if error.code == ErrorCode::NotFound => {
+                self.engine.check_leftover(&self.caller.tenant, id, kind).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// How far the logs of a dispatch reach.
     async fn growth_of(&self, id: DispatchId) -> Result<Growth, ApiError> {
         self.find(id).await?;
@@ -387,6 +407,7 @@ impl EngineApi {
         }
         // It may have ended since it was read.
         let record = self.find(id).await?;
+        self.engine.check_kept(record.completed_at, Kept::Logs)?;
         let journal = self.engine.journal_of_ended(&self.engine.kept_dir(id), &record);
         journal.and_then(Growth::of_ended).map_err(|error| streams::unreadable(&error))
     }
@@ -520,7 +541,7 @@ fn check_reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
     Ok(reason)
 }
 
-fn panicked() -> ApiError {
+pub(crate) fn panicked() -> ApiError {
     ApiError::new(ErrorCode::Internal, "The request could not be carried out.")
         .with_hint("The server's log says why.")
 }

@@ -1,7 +1,7 @@
 //! What goes into the audit log: one entry per change of state, in the transaction that makes it.
 
 use outpost_core::Dispatch;
-use outpost_store::{ApiKeyRecord, AuditEntry, SealedSecret, SecretRecord};
+use outpost_store::{ApiKeyRecord, AuditEntry, Ended, SealedSecret, SecretRecord};
 use outpost_types::{Caller, DispatchId, KeyId, TenantId, Timestamp};
 use serde_json::json;
 
@@ -38,6 +38,18 @@ pub(crate) fn of_transition(
     };
     let (tenant, subject) = (after.tenant.clone(), after.id.to_string());
     AuditEntry { at, tenant, actor, action, subject, detail }
+}
+
+/// The entry for a record that had its time.
+pub(crate) fn of_expired(ended: &Ended, at: Timestamp) -> AuditEntry {
+    AuditEntry {
+        at,
+        tenant: ended.tenant.clone(),
+        actor: None,
+        action: "dispatch.expired",
+        subject: ended.id.to_string(),
+        detail: json!({ "endedAt": ended.ended_at }),
+    }
 }
 
 /// The entry for a key that was made by the install itself.

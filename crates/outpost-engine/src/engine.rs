@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use outpost_core::{Dispatch, Event, Limits, State, effects};
+use outpost_core::{Dispatch, Event, Limits, RetentionRules, State, effects};
 use outpost_runner::{Resume, ResumeStage, Runner};
 use outpost_store::{AuditEntry, KeyHash, Store, StoreError};
 use outpost_types::{AttemptId, DispatchId, Failure, FailureCode, KeyId, Timestamp};
@@ -17,6 +17,7 @@ use crate::clock::World;
 use crate::effects::lock;
 use crate::keys::KnownKey;
 use crate::live::{Live, LiveSet};
+use crate::retention::Reached;
 use crate::secrets::Secrets;
 use crate::tasks::{TaskKind, Tasks};
 use crate::waiting::Waiting;
@@ -35,6 +36,8 @@ pub struct EngineConfig {
     pub waiting_count_max: usize,
     /// The secrets, on the same store; the runner is given the same.
     pub secrets: Arc<Secrets>,
+    /// For how long what is kept.
+    pub retention: RetentionRules,
 }
 
 /// Why an engine cannot be opened.
@@ -70,6 +73,8 @@ pub(crate) struct Inner {
     /// Held while the last event of an ended dispatch is appended.
     pub(crate) mending: Mutex<()>,
     pub(crate) keys: RwLock<HashMap<KeyHash, KnownKey>>,
+    /// How far retention is; held for one look.
+    pub(crate) reached: tokio::sync::Mutex<Reached>,
 }
 
 /// Why an event was not applied.
@@ -107,12 +112,15 @@ impl Engine {
                 waiting: Waiting::default(),
                 mending: Mutex::default(),
                 keys: RwLock::new(HashMap::new()),
+                reached: tokio::sync::Mutex::default(),
             }),
         };
         engine.load_keys().await?;
         engine.inner.config.secrets.settle().await;
         engine.recover().await?;
         engine.inner.tasks.spawn(TaskKind::Placer, "all", crate::placer::run(engine.clone()));
+        let retention = crate::retention::run(engine.clone());
+        engine.inner.tasks.spawn(TaskKind::Reconciler, "retention", retention);
         let runner = Arc::clone(&engine.inner.runner);
         engine.inner.tasks.spawn(TaskKind::Fleet, "all", async move { runner.tend().await });
         Ok(engine)

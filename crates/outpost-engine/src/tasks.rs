@@ -31,6 +31,9 @@ pub enum TaskKind {
     Placer,
     /// The fleet's own work beside attempts. Aborted at shutdown: what it holds goes with the fleet.
     Fleet,
+    /// Brings what is in step with what should be, again and again. Aborted at shutdown: each of its steps is
+    /// whole, and the next server's goes on.
+    Reconciler,
     /// Carries out one attempt. Told to end at shutdown and waited for: it owns a sandbox.
     Attempt,
     /// Records what one attempt reports. Waited for: it owns the end of the logs.
@@ -51,6 +54,7 @@ impl fmt::Display for TaskKind {
         f.write_str(match self {
             Self::Placer => "placer",
             Self::Fleet => "fleet",
+            Self::Reconciler => "reconciler",
             Self::Attempt => "attempt",
             Self::Recorder => "recorder",
             Self::Request => "request",

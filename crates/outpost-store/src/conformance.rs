@@ -11,6 +11,8 @@
 mod dispatches;
 mod keys;
 pub(crate) mod lists;
+mod outbox;
+mod retention;
 pub mod sample;
 mod secrets;
 mod trail;
@@ -79,6 +81,15 @@ pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
         keys::keys_are_found_and_taken_back,
         keys::keys_are_paged,
         keys::uses_add_up,
+        outbox::webhooks_are_kept_with_their_secrets,
+        outbox::webhooks_are_bounded,
+        outbox::what_ends_is_told_once_to_those_who_want_it,
+        outbox::tries_are_counted_until_it_is_given_up,
+        outbox::deliveries_are_paged_and_go,
+        retention::what_is_over_is_paged_by_its_end,
+        retention::forgotten_records_leave_a_note_of_their_files,
+        retention::retention_is_bounded,
+        retention::expired_keys_and_old_sums_are_purged,
         secrets::versions_follow_each_other,
         secrets::owners_are_apart,
         secrets::secrets_are_bounded,

@@ -16,8 +16,10 @@ mod error;
 mod keys;
 mod memory;
 mod metrics;
+mod outbox;
 mod prepare;
 mod records;
+mod retention;
 mod secrets;
 mod sqlite;
 mod traits;
@@ -33,10 +35,15 @@ pub use keys::{
 };
 pub use memory::MemoryStore;
 pub use metrics::StoreMetrics;
+pub use outbox::{
+    DELIVERIES_ROWS_MAX, DELIVERIES_WAITING_MAX, DeliveryRecord, DueDelivery, Outbox,
+    PROBLEM_BYTES_MAX, Tried, WebhookRecord,
+};
 pub use records::{
     AcceptDispatch, Accepted, AttemptRecord, EventHead, IdempotencyClaim, LIST_ROWS_MAX,
     LIVE_ROWS_MAX, ListFilter, ListPage, PURGE_ROWS_MAX,
 };
+pub use retention::{ENDED_ROWS_MAX, Ended, EndedRange, Purge, Retention};
 pub use secrets::{
     Envelope, Reseal, ResealFn, SECRET_ENVELOPE_BYTES_MAX, SECRET_KEY_ID_BYTES, SECRET_KEY_IDS_MAX,
     SECRET_USES_MAX, SECRET_VERSIONS_MAX, SealedSecret, SecretOwner, SecretRecord, SecretUse,

@@ -2,6 +2,8 @@
 //!
 //! For tests and simulations. It has no bound of its own and no index: lists walk all records.
 
+mod outbox;
+mod retention;
 mod secrets;
 
 use std::cmp::Reverse;
@@ -42,6 +44,8 @@ struct State {
     keys: BTreeMap<KeyId, ApiKeyRecord>,
     claims: BTreeMap<(String, String), Claim>,
     secrets: secrets::Kept,
+    outbox: outbox::Kept,
+    leftovers: BTreeMap<DispatchId, crate::Ended>,
     usage: BTreeMap<UsageKey, UsageTotal>,
     audit: Vec<AuditRow>,
 }
@@ -140,8 +144,9 @@ impl State {
             let status = job.status.as_str();
             return Err(StoreError::Final { status });
         }
-        // A record that is over may still be noted on; it counts when it ends.
-        let usage = row.usage.filter(|_| !job.status.is_terminal());
+        // A record that is over may still be noted on; it counts, and is told of, when it ends.
+        let ends = next.status.is_terminal() && !job.status.is_terminal();
+        let usage = row.usage.filter(|_| ends);
         job.status = next.status;
         job.generation = next.generation;
         job.body.clone_from(&next.body);
@@ -150,6 +155,9 @@ impl State {
             let key = (Reverse(row.day), row.tenant.to_string(), row.agent, row.model_id);
             let sum = self.usage.entry(key).or_default();
             *sum = sum.plus(row.total);
+        }
+        for event in row.events.into_iter().filter(|_| ends) {
+            self.outbox.tell(event, None);
         }
         self.append(row.audit)
     }

@@ -9,6 +9,7 @@ use outpost_types::{
 use sha2::{Digest, Sha256};
 
 use crate::audit::AuditDraft;
+use crate::outbox::{EventRow, rows_of_end};
 use crate::records::{AttemptRecord, IdempotencyClaim, ListFilter};
 use crate::usage::{UsageRow, used_by};
 use crate::{AcceptDispatch, AuditEntry, StoreError};
@@ -63,6 +64,8 @@ pub(crate) struct UpdateRow {
     pub(crate) expected: i64,
     /// What it adds to its day, if it is over.
     pub(crate) usage: Option<UsageRow>,
+    /// What is told, if it is over.
+    pub(crate) events: Vec<EventRow>,
     pub(crate) audit: AuditDraft,
 }
 
@@ -124,6 +127,7 @@ pub(crate) fn update_row(
         job: job_row(next, audit.at)?,
         expected: count(expected),
         usage: used_by(next),
+        events: rows_of_end(next)?,
         audit: AuditDraft::new(audit)?,
     })
 }

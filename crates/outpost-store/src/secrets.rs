@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use outpost_types::limits::{SECRET_BYTES_MAX, SECRETS_COUNT_MAX};
-use outpost_types::{SecretKind, SecretName, SecretScope, TenantId, Timestamp};
+use outpost_types::{SecretKind, SecretName, SecretScope, TenantId, Timestamp, WebhookId};
 
 use crate::{AuditEntry, StoreError};
 
@@ -25,6 +25,8 @@ pub const SECRET_KEY_ID_BYTES: usize = 8;
 pub const SECRET_KEY_IDS_MAX: u32 = 64;
 /// How the owner of the platform's secrets is written; no tenant can have this name.
 const PLATFORM: &str = "*";
+/// What the name of a webhook follows when it owns a secret; no tenant can have such a name.
+const WEBHOOK: &str = "webhook/";
 
 /// Whose a secret is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,15 +35,24 @@ pub enum SecretOwner {
     Platform,
     /// One tenant's.
     Tenant(TenantId),
+    /// A webhook's, which signs its deliveries and serves nothing else; see [`SecretOwner::webhook`].
+    Webhook(String),
 }
 
 impl SecretOwner {
+    /// A webhook as owner of its secret.
+    #[must_use]
+    pub fn webhook(id: WebhookId) -> Self {
+        Self::Webhook(format!("{WEBHOOK}{id}"))
+    }
+
     /// As it is written down: the tenant's name, or `*`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
             Self::Platform => PLATFORM,
             Self::Tenant(tenant) => tenant.as_str(),
+            Self::Webhook(name) => name,
         }
     }
 
@@ -50,12 +61,18 @@ impl SecretOwner {
     pub const fn scope(&self) -> SecretScope {
         match self {
             Self::Platform => SecretScope::Platform,
-            Self::Tenant(_) => SecretScope::Tenant,
+            Self::Tenant(_) | Self::Webhook(_) => SecretScope::Tenant,
         }
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, StoreError> {
-        if text == PLATFORM { Ok(Self::Platform) } else { Ok(Self::Tenant(text.parse()?)) }
+        if text == PLATFORM {
+            return Ok(Self::Platform);
+        }
+        match text.strip_prefix(WEBHOOK) {
+            Some(id) => Ok(Self::webhook(id.parse()?)),
+            None => Ok(Self::Tenant(text.parse()?)),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use outpost_core::Dispatch;
 use outpost_types::{ApiKeyStatus, DispatchId, KeyId, SecretName, TenantId, Timestamp};
 
+use crate::outbox::Outbox;
+use crate::retention::Retention;
 use crate::{
     AcceptDispatch, Accepted, ApiKeyRecord, AttemptRecord, AuditEntry, AuditHead, AuditRange,
     AuditRow, BrokenAt, Envelope, EventHead, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter,
@@ -226,7 +228,17 @@ pub trait Usages: Send + Sync {
 }
 
 /// Everything the control plane keeps.
-pub trait Store: Dispatches + ApiKeys + EventHeads + Audits + Secrets + Usages + Debug {
+pub trait Store:
+    Dispatches
+    + ApiKeys
+    + EventHeads
+    + Audits
+    + Secrets
+    + Usages
+    + Retention
+    + Outbox
+    + Debug
+{
     /// Counters since it was opened; cheap.
     fn metrics(&self) -> StoreMetrics;
 }

@@ -45,6 +45,8 @@ pub enum ErrorCode {
     MergeConflict,
     /// The code host has no such repository, target branch or base commit.
     TargetMissing,
+    /// It had its time and is not kept any more.
+    Expired,
     /// The body is over its bound.
     PayloadTooLarge,
     /// The body is of a type that is not read here.
@@ -69,7 +71,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::MalformedBody,
         Self::InvalidField,
         Self::Unauthorized,
@@ -89,6 +91,7 @@ impl ErrorCode {
         Self::BranchExists,
         Self::MergeConflict,
         Self::TargetMissing,
+        Self::Expired,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::AgentUnavailable,
@@ -120,6 +123,7 @@ impl ErrorCode {
             | Self::TargetMissing => 409,
             Self::ForgeCredentials | Self::ForgeForbidden | Self::ProtectedPaths => 422,
             Self::ForgeUnavailable => 503,
+            Self::Expired => 410,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::AgentUnavailable | Self::RepoNotAllowed | Self::NotSupported => 422,
@@ -152,6 +156,7 @@ impl ErrorCode {
             Self::BranchExists => "branch_exists",
             Self::MergeConflict => "merge_conflict",
             Self::TargetMissing => "target_missing",
+            Self::Expired => "expired",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::AgentUnavailable => "agent_unavailable",

@@ -102,6 +102,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
         limits: limits(config)?,
         waiting_count_max: WAITING_COUNT_MAX,
         secrets,
+        retention: config.retention,
     };
     let engine = Engine::open(engine_config, store, Arc::new(runner), Arc::new(Machine)).await?;
     let caller = admin.admit(&engine).await?;

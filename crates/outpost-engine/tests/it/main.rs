@@ -5,6 +5,8 @@
 mod faults;
 mod network;
 mod puppet;
+mod retention;
+mod told;
 mod usage;
 mod vault;
 mod waiting;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outpost_core::{Dispatch, Limits};
+use outpost_core::{Dispatch, Limits, RetentionRules};
 use outpost_engine::{Engine, EngineApi, EngineConfig, Secrets, World};
 use outpost_store::{
     AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry, AuditHead,
@@ -40,6 +40,7 @@ pub(crate) enum Fault {
 pub(crate) struct Faulty {
     pub(crate) inner: MemoryStore,
     next: Mutex<VecDeque<Fault>>,
+    stays: AtomicBool,
 }
 
 impl Faulty {
@@ -47,12 +48,21 @@ impl Faulty {
         self.next.lock().unwrap().extend(faults);
     }
 
+    /// Whether records that had their time cannot be removed.
+    pub(crate) fn stay(&self, stays: bool) {
+        self.stays.store(stays, Ordering::SeqCst);
+    }
+
+    pub(crate) fn stays(&self) -> bool {
+        self.stays.load(Ordering::SeqCst)
+    }
+
     fn fault(&self) -> Fault {
         self.next.lock().unwrap().pop_front().unwrap_or(Fault::None)
     }
 }
 
-fn broken() -> StoreError {
+pub(crate) fn broken() -> StoreError {
     StoreError::Io { source: Arc::new(std::io::Error::other("the disk says no")) }
 }
 
@@ -236,6 +246,10 @@ impl Scene {
         Self { puppet, engine, api, ..self }
     }
 
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub(crate) async fn dispatch(&self) -> DispatchView {
         self.api.create_dispatch(request(), None).await.unwrap().dispatch
     }
@@ -277,6 +291,7 @@ async fn open(
         limits,
         waiting_count_max,
         secrets: Arc::new(secrets),
+        retention: RetentionRules::default(),
     };
     Engine::open(config, store, puppet, clock).await.unwrap()
 }

@@ -5,7 +5,7 @@ use outpost_types::{ApiKeyStatus, KeyId, Scope, Timestamp};
 use super::sample;
 use crate::{ApiKey, ApiKeyRecord, AuditEntry, KEY_TOUCHES_MAX, KeyTouch, Store, StoreError};
 
-fn record(serial: u64, owner: &str) -> ApiKeyRecord {
+pub(super) fn record(serial: u64, owner: &str) -> ApiKeyRecord {
     let mut random = [0; 32];
     random[..8].copy_from_slice(&serial.to_be_bytes());
     ApiKeyRecord::new(

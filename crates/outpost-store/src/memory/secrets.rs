@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use outpost_types::SecretName;
 
-use super::MemoryStore;
+use super::{MemoryStore, State};
 use crate::audit::AuditDraft;
 use crate::prepare::count;
 use crate::secrets::{check_put, check_uses, may_follow};
@@ -30,6 +30,37 @@ fn key(owner: &SecretOwner, name: &SecretName) -> Key {
     (owner.clone(), name.clone())
 }
 
+impl State {
+    pub(super) fn put_secret(
+        &mut self,
+        record: SecretRecord,
+        envelope: Envelope,
+        audit: AuditDraft,
+    ) -> Result<(), StoreError> {
+        let owned = self.secrets.keys().filter(|(owner, _)| *owner == record.owner).count();
+        let place = key(&record.owner, &record.name);
+        may_follow(&record, self.secrets.get(&place).map(|secret| &secret.record), owned)?;
+        let sealed = SealedSecret {
+            owner: record.owner.clone(),
+            name: record.name.clone(),
+            version: record.version,
+            kind: record.kind,
+            created_at: record.created_at,
+            envelope,
+        };
+        let secret = self
+            .secrets
+            .entry(place)
+            .or_insert_with(|| Secret { record: record.clone(), versions: Vec::new() });
+        let (last_used_at, use_count) = (secret.record.last_used_at, secret.record.use_count);
+        secret.record = SecretRecord { last_used_at, use_count, ..record };
+        secret.versions.push(sealed);
+        let newest = secret.record.version;
+        secret.versions.retain(|sealed| sealed.version + SECRET_VERSIONS_MAX > newest);
+        self.append(audit)
+    }
+}
+
 #[async_trait]
 impl Secrets for MemoryStore {
     async fn put_secret(
@@ -40,29 +71,7 @@ impl Secrets for MemoryStore {
     ) -> Result<(), StoreError> {
         check_put(&record, &envelope)?;
         let audit = AuditDraft::new(&audit)?;
-        self.write(|state| {
-            let owned = state.secrets.keys().filter(|(owner, _)| *owner == record.owner).count();
-            let place = key(&record.owner, &record.name);
-            may_follow(&record, state.secrets.get(&place).map(|secret| &secret.record), owned)?;
-            let sealed = SealedSecret {
-                owner: record.owner.clone(),
-                name: record.name.clone(),
-                version: record.version,
-                kind: record.kind,
-                created_at: record.created_at,
-                envelope,
-            };
-            let secret = state
-                .secrets
-                .entry(place)
-                .or_insert_with(|| Secret { record: record.clone(), versions: Vec::new() });
-            let (last_used_at, use_count) = (secret.record.last_used_at, secret.record.use_count);
-            secret.record = SecretRecord { last_used_at, use_count, ..record };
-            secret.versions.push(sealed);
-            let newest = secret.record.version;
-            secret.versions.retain(|sealed| sealed.version + SECRET_VERSIONS_MAX > newest);
-            state.append(audit)
-        })
+        self.write(|state| state.put_secret(record, envelope, audit))
     }
 
     async fn secret(

@@ -10,9 +10,11 @@ use crate::audit::{AuditDraft, Chain};
 use crate::keys::{ApiKeyRecord, KeyTouch, change_status, status_name};
 use crate::prepare::{AcceptRow, ClaimRow, JobRow, UpdateRow, count, millis};
 use crate::records::{AttemptRecord, EventHead, PURGE_ROWS_MAX};
+use crate::sqlite::outbox::OutboxCommand;
+use crate::sqlite::retention::RetentionCommand;
 use crate::sqlite::secrets::SecretCommand;
-use crate::sqlite::{rows, usage};
-use crate::{SecretRecord, StoreError};
+use crate::sqlite::{outbox, rows, usage};
+use crate::{DeliveryRecord, SecretRecord, StoreError, WebhookRecord};
 
 /// One write.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) enum Command {
     TouchKeys(Vec<KeyTouch>),
     PurgeIdempotency(Timestamp),
     Secret(Box<SecretCommand>),
+    Retention(Box<RetentionCommand>),
+    Outbox(Box<OutboxCommand>),
 }
 
 /// What a write answers once it is durable.
@@ -38,6 +42,10 @@ pub(crate) enum Answer {
     Conflict,
     /// What was removed, if there was anything.
     Secret(Option<Box<SecretRecord>>),
+    /// The same of a webhook.
+    Webhook(Option<Box<WebhookRecord>>),
+    /// What will be delivered again, if there is such a delivery.
+    Delivery(Option<Box<DeliveryRecord>>),
 }
 
 /// Why a write did not happen.
@@ -65,6 +73,8 @@ impl Command {
             Self::KeyStatus { audit, .. } => audit.bytes(),
             Self::TouchKeys(touches) => size_of_val(touches.as_slice()),
             Self::Secret(command) => command.bytes(),
+            Self::Retention(command) => command.bytes(),
+            Self::Outbox(command) => command.bytes(),
             Self::EventHead(_) | Self::PurgeIdempotency(_) => size_of::<Self>(),
         }
     }
@@ -79,6 +89,8 @@ impl Command {
             Self::TouchKeys(touches) => touch_keys(db, touches),
             Self::PurgeIdempotency(now) => purge_idempotency(db, *now),
             Self::Secret(command) => command.apply(db, chain),
+            Self::Retention(command) => command.apply(db, chain),
+            Self::Outbox(command) => command.apply(db, chain),
         }
     }
 }
@@ -181,11 +193,8 @@ const UPDATE_TERMINAL: &str = "UPDATE jobs
 fn update(db: &Connection, chain: &mut Chain, row: &UpdateRow) -> Result<Answer, Refusal> {
     let job = &row.job;
     let status = job.status.as_str();
-    // A record that is over may still be noted on; it counts when it ends.
-    let usage = match &row.usage {
-        Some(usage) if is_live(db, &job.id)? => Some(usage),
-        _ => None,
-    };
+    // A record that is over may still be noted on; it counts, and is told of, when it ends.
+    let ends = job.completed_at.is_some() && is_live(db, &job.id)?;
     let changed = match job.completed_at {
         None => db.prepare_cached(UPDATE_LIVE)?.execute(params![
             job.id,
@@ -215,8 +224,13 @@ fn update(db: &Connection, chain: &mut Chain, row: &UpdateRow) -> Result<Answer,
         return Err(why_unchanged(db, row)?);
     }
     upsert_attempt(db, job)?;
-    if let Some(usage) = usage {
-        usage::add(db, usage)?;
+    if ends {
+        if let Some(usage) = &row.usage {
+            usage::add(db, usage)?;
+        }
+        for event in &row.events {
+            outbox::tell(db, event, None)?;
+        }
     }
     append_audit(db, chain, &row.audit)?;
     Ok(Answer::Done)

@@ -62,7 +62,7 @@ impl SecretCommand {
     }
 }
 
-fn put(
+pub(crate) fn put(
     db: &Connection,
     chain: &mut Chain,
     record: &SecretRecord,

@@ -166,7 +166,7 @@ async fn a_newer_or_foreign_file_is_refused_untouched() {
     other.pragma_update(None, "user_version", 99).unwrap();
     drop(other);
     let error = refused(directory.path());
-    assert!(matches!(error, StoreError::SchemaNewer { found: 99, known: 4 }), "{error:?}");
+    assert!(matches!(error, StoreError::SchemaNewer { found: 99, .. }), "{error:?}");
 
     let elsewhere = tempfile::tempdir().unwrap();
     let path = elsewhere.path().join(DATABASE_FILE);
