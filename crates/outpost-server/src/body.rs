@@ -21,7 +21,7 @@ pub(crate) const DISCARD_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 pub(crate) struct FormShape {
     /// May be sent more than once, as `name` or `name[]`.
     pub(crate) lists: &'static [&'static str],
-    /// Whole numbers.
+    /// Numbers.
     pub(crate) numbers: &'static [&'static str],
 }
 
@@ -181,10 +181,8 @@ pub(crate) fn form_object(bytes: &[u8], shape: FormShape) -> Result<Value, ApiEr
             }
             continue;
         }
-        let parsed = match value.parse::<u64>() {
-            Ok(number) if shape.numbers.contains(&name.as_str()) => Value::from(number),
-            _ => Value::String(value),
-        };
+        let number = shape.numbers.contains(&name.as_str()).then(|| number(&value)).flatten();
+        let parsed = number.unwrap_or(Value::String(value));
         let shown = explain::shown_name(&name);
         if object.insert(name, parsed).is_some() {
             let message = format!("`{shown}` was given more than once.");
@@ -192,6 +190,17 @@ pub(crate) fn form_object(bytes: &[u8], shape: FormShape) -> Result<Value, ApiEr
         }
     }
     Ok(Value::Object(object))
+}
+
+/// A whole or decimal number, written in digits.
+fn number(text: &str) -> Option<Value> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    match text.parse::<u64>() {
+        Ok(whole) => Some(Value::from(whole)),
+        Err(_) => text.parse::<f64>().ok().map(Value::from).filter(Value::is_number),
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +231,12 @@ mod tests {
         let value = form_object(b"a=x&n=5&tags=1&tags[]=2&m=7", shape).unwrap();
         let expected = serde_json::json!({"a": "x", "n": 5, "tags": ["1", "2"], "m": "7"});
         assert_eq!(value, expected);
+        for (text, expected) in
+            [("0.25", serde_json::json!(0.25)), ("1e9", "1e9".into()), ("inf", "inf".into())]
+        {
+            let value = form_object(format!("n={text}").as_bytes(), shape).unwrap();
+            assert_eq!(value["n"], expected);
+        }
         let twice = form_object(b"a=1&a=2", shape).unwrap_err();
         assert_eq!(twice.field.as_deref(), Some("a"));
     }

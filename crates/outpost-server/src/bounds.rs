@@ -8,7 +8,9 @@ use outpost_types::limits::{
     TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
     USER_ID_BYTES_MAX,
 };
-use outpost_types::{AgentId, ApiError, CancelRequest, DispatchRequest, NetworkRequest};
+use outpost_types::{
+    AgentId, ApiError, CancelRequest, DispatchId, DispatchRequest, NetworkRequest,
+};
 
 use crate::query::out_of_bounds;
 
@@ -38,6 +40,10 @@ pub(crate) fn dispatch(request: &DispatchRequest) -> Result<(), ApiError> {
         if let Some(value) = value {
             text(name, value, bytes_max)?;
         }
+    }
+    if request.continue_from.as_ref().is_some_and(|id| id.parse::<DispatchId>().is_err()) {
+        let message = "`continueFrom` must be the id of a dispatch.";
+        return Err(ApiError::field("continueFrom", message));
     }
     let durations = [
         ("timeoutSeconds", request.timeout_seconds, TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX),

@@ -14,6 +14,7 @@ mod backend;
 mod body;
 mod bounds;
 mod config;
+mod docs;
 mod edge;
 mod explain;
 mod files;

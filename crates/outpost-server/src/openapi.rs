@@ -59,8 +59,9 @@ const GUARDED: [ErrorCode; 5] = [
         routes::live,
         routes::ready,
         routes::openapi,
+        routes::docs,
     ),
-    components(schemas(Problem))
+    components(schemas(Problem, outpost_types::EventEnvelope))
 )]
 struct Document;
 
@@ -70,6 +71,11 @@ pub fn openapi_json() -> String {
     let mut text = document().to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// The same document as a page.
+pub(crate) fn docs_html() -> String {
+    crate::docs::page(&serde_json::to_value(document()).unwrap_or_default())
 }
 
 fn document() -> utoipa::openapi::OpenApi {

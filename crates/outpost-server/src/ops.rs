@@ -44,11 +44,12 @@ pub(crate) enum Op {
     Live,
     Ready,
     OpenApi,
+    Docs,
 }
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -75,6 +76,7 @@ impl Op {
         Self::Live,
         Self::Ready,
         Self::OpenApi,
+        Self::Docs,
     ];
 
     /// Its path, in the router's notation.
@@ -102,6 +104,7 @@ impl Op {
             Self::Live => "/health/live",
             Self::Ready => "/health/ready",
             Self::OpenApi => "/openapi.json",
+            Self::Docs => "/docs",
         }
     }
 
@@ -139,7 +142,7 @@ impl Op {
             | Self::RekeySecrets
             | Self::Usage => Access::Key(Scope::Admin),
             Self::Artifact => Access::KeyOrSignature(Scope::Status),
-            Self::Health | Self::Live | Self::Ready | Self::OpenApi => Access::Open,
+            Self::Health | Self::Live | Self::Ready | Self::OpenApi | Self::Docs => Access::Open,
         }
     }
 

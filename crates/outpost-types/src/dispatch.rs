@@ -9,22 +9,22 @@ use crate::{DispatchId, DispatchStatus, Failure, Tier, Timestamp};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DispatchRequest {
     /// Agent to run: claude, codex, gemini, aider, grok, or one the operator declared.
-    #[schema(max_length = 32, example = "claude")]
+    #[schema(min_length = 1, max_length = 32, example = "claude")]
     pub agent: String,
     /// What to do, 1 to 51,200 bytes.
     #[schema(min_length = 1, max_length = 51200, example = "Fix the failing test")]
     pub task: String,
     /// Model; the agent's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 128)]
+    #[schema(min_length = 1, max_length = 128)]
     pub model_id: Option<String>,
     /// Repository: `owner/name`, an https URL, or a local path where the operator allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 2048)]
+    #[schema(min_length = 1, max_length = 2048)]
     pub repo: Option<String>,
     /// Branch to start from; the repository's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 255)]
+    #[schema(min_length = 1, max_length = 255)]
     pub branch: Option<String>,
     /// How much project context is put before the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +46,7 @@ pub struct DispatchRequest {
     pub deadline_seconds: Option<u64>,
     /// Who asked, in the client's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 128)]
+    #[schema(min_length = 1, max_length = 128)]
     pub user_id: Option<String>,
     /// Labels to find it by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -82,7 +82,7 @@ pub struct DispatchRequest {
     /// it has the same agent and that can resume one. Otherwise the agent is told what was said before.
     /// Repository and branch are those of that dispatch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 26)]
+    #[schema(min_length = 26, max_length = 26)]
     pub continue_from: Option<String>,
 }
 

@@ -27,8 +27,10 @@ use crate::stop::stopped;
 /// Longest status or instant a filter may hold, bytes.
 const FILTER_BYTES_MAX: usize = 64;
 /// A dispatch request as a form.
-pub(crate) const DISPATCH_FORM: FormShape =
-    FormShape { lists: &["tags", "checks"], numbers: &["timeoutSeconds", "deadlineSeconds"] };
+pub(crate) const DISPATCH_FORM: FormShape = FormShape {
+    lists: &["tags", "checks", "secrets", "allowHosts"],
+    numbers: &["timeoutSeconds", "deadlineSeconds", "budgetUsd"],
+};
 
 /// Create a dispatch
 ///
@@ -199,4 +201,22 @@ pub(crate) async fn runs(
     query.finish()?;
     let page = session.api.list_runs(wanted).await?;
     Ok(json(StatusCode::OK, &page, ANSWER_BYTES_USUAL * page.items.len().max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_knows_every_list_and_number_of_a_request() {
+        let document: serde_json::Value = serde_json::from_str(&crate::openapi_json()).unwrap();
+        let fields = &document["components"]["schemas"]["DispatchRequest"]["properties"];
+        for (name, field) in fields.as_object().unwrap() {
+            let kind = field["type"].to_string();
+            let known = |names: &[&str]| names.contains(&name.as_str());
+            assert_eq!(kind.contains("array"), known(DISPATCH_FORM.lists), "{name}");
+            let numeric = kind.contains("number") || kind.contains("integer");
+            assert_eq!(numeric, known(DISPATCH_FORM.numbers), "{name}");
+        }
+    }
 }

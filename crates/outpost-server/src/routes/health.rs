@@ -15,6 +15,11 @@ use crate::query::Query;
 use crate::routes::Shared;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+/// A page of text and its own style, and nothing else.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+);
 
 /// The answer of `/health` and `/health/live`, written once.
 pub(crate) fn alive() -> Bytes {
@@ -110,6 +115,19 @@ pub(crate) async fn openapi(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     from_memory(&uri, shared.openapi.clone())
+}
+
+/// This document to read
+///
+/// A page without scripts.
+#[utoipa::path(
+    get, path = "/docs", operation_id = "docs", tag = "health",
+    responses((status = 200, description = "The page", body = String, content_type = "text/html")),
+)]
+pub(crate) async fn docs(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Refusal> {
+    Query::parse(uri.query())?.finish()?;
+    let headers = [(header::CONTENT_TYPE, HTML), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+    Ok((headers, shared.docs.clone()).into_response())
 }
 
 async fn fleet_of(session: &Session, uri: &Uri) -> Result<FleetView, ApiError> {

@@ -33,7 +33,8 @@ pub(crate) use dispatch::{
     __path_cancel, __path_change_network, __path_create, __path_get, __path_runs, DISPATCH_FORM,
 };
 pub(crate) use health::{
-    __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi, __path_ready,
+    __path_docs, __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi,
+    __path_ready,
 };
 pub(crate) use promote::{__path_get as __path_promotion, __path_promote};
 pub(crate) use secrets::{
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) hosts: HostPolicy,
     pub(crate) request_ids: RequestIds,
     pub(crate) openapi: Bytes,
+    pub(crate) docs: Bytes,
     pub(crate) health: Bytes,
 }
 
@@ -65,6 +67,7 @@ pub fn router(config: ServerConfig, backend: Arc<dyn Backend>) -> Router {
         hosts: HostPolicy::new(&config),
         request_ids: RequestIds::new(),
         openapi: Bytes::from(crate::openapi_json()),
+        docs: Bytes::from(crate::openapi::docs_html()),
         health: health::alive(),
         config,
         backend,
@@ -127,6 +130,7 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::Live => on(filter, health::live),
         Op::Ready => on(filter, health::ready),
         Op::OpenApi => on(filter, health::openapi),
+        Op::Docs => on(filter, health::docs),
     }
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::{FutureExt, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use outpost_types::{ApiError, ByteStream, EventEnvelope, EventStream, LogQuery};
+use outpost_types::{ApiError, ByteStream, EventStream, LogQuery};
 
 use crate::edge::RequestId;
 use crate::files;
@@ -20,6 +20,19 @@ use crate::sse::SseBody;
 use crate::stop::{Stopped, stopped};
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// One event of a stream, as server-sent events carry it.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it is only there to be described")]
+pub(crate) struct StreamedEvent {
+    /// Its sequence number; a client that comes back sends it as `Last-Event-ID`.
+    id: String,
+    /// Its type.
+    event: String,
+    /// The `EventEnvelope`, as JSON.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
 
 /// Follow a dispatch
 ///
@@ -35,7 +48,7 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
         ("Last-Event-ID" = Option<u64>, Header, minimum = 0, description = "The same, and wins over it"),
     ),
     responses(
-        (status = 200, description = "The stream", body = EventEnvelope, content_type = "text/event-stream"),
+        (status = 200, description = "The stream", body = StreamedEvent, content_type = "text/event-stream"),
         (status = 204, description = "There is nothing after that event, and never will be"),
     ),
 )]

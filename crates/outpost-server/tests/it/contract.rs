@@ -94,6 +94,7 @@ fn row(operation: &str, id: &str) -> Row {
         "healthLive" => get("/health/live".into()),
         "healthReady" => get("/health/ready".into()),
         "openapi" => get("/openapi.json".into()),
+        "docs" => get("/docs".into()),
         other => panic!("no row for the operation {other}: add one"),
     }
 }

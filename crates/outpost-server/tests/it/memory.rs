@@ -245,6 +245,7 @@ fn view(id: DispatchId, request: &DispatchRequest) -> DispatchView {
         output: None,
         artifact_url: Some(format!("/artifacts/{id}")),
         session_id: None,
+        continued_from: None,
         files_changed: None,
         checks: Vec::new(),
         network: request.network.unwrap_or_default(),
