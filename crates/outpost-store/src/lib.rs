@@ -49,8 +49,9 @@ pub use secrets::{
     SECRET_USES_MAX, SECRET_VERSIONS_MAX, SealedSecret, SecretOwner, SecretRecord, SecretUse,
 };
 pub use sqlite::{
-    ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, Checkpoint, DATABASE_FILE, LIST_ENTRIES_MAX,
-    SCAN_QUEUE_MAX, SqliteOptions, SqliteStore, WRITE_QUEUE_MAX,
+    ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, Checkpoint, CopiedStore, DATABASE_FILE,
+    KeptDispatch, LIST_ENTRIES_MAX, SCAN_QUEUE_MAX, SCHEMA_VERSION, SqliteOptions, SqliteStore,
+    WRITE_QUEUE_MAX, snapshot,
 };
 pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Secrets, Store, Usages};
 pub use usage::{USAGE_ROWS_MAX, UsageRow, UsageTotal};

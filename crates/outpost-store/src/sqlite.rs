@@ -6,6 +6,7 @@
 //! file, and backup (a copy of the file without its log is not one).
 
 mod apply;
+mod backup;
 mod checkpoint;
 mod connect;
 mod files;
@@ -41,6 +42,7 @@ use crate::{
     Usages,
 };
 use apply::{Answer, Command};
+pub use backup::{CopiedStore, KeptDispatch, snapshot};
 pub use checkpoint::Checkpoint;
 use checkpoint::Checkpointer;
 use connect::Place;
@@ -49,6 +51,7 @@ use files::DirectoryLock;
 pub use list::LIST_ENTRIES_MAX;
 use readers::Readers;
 pub use readers::SCAN_QUEUE_MAX;
+pub use schema::SCHEMA_VERSION;
 use writer::Writer;
 pub use writer::{ACCEPT_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_MAX, WRITE_QUEUE_MAX};
 

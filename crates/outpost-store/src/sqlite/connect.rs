@@ -36,7 +36,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn connect(&self, access: OpenFlags) -> Result<Connection, StoreError> {
+    pub(crate) fn connect(&self, access: OpenFlags) -> Result<Connection, StoreError> {
         let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let connection = match &self.vfs {
             None => Connection::open_with_flags(&self.path, flags)?,

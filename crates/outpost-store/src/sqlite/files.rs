@@ -84,6 +84,14 @@ pub(crate) fn prepare_database(directory: &Path) -> Result<PathBuf, StoreError> 
     Ok(path)
 }
 
+/// Makes the file of a copy with its mode before SQLite fills it. It must be new.
+pub(crate) fn prepare_copy(path: &Path) -> Result<(), StoreError> {
+    if path.symlink_metadata().is_ok() {
+        return Err(StoreError::invalid("path", "there is a file already"));
+    }
+    open_private(path).map(drop)
+}
+
 fn open_private(path: &Path) -> Result<File, StoreError> {
     let file = OpenOptions::new()
         .read(true)

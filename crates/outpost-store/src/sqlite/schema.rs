@@ -20,7 +20,7 @@ const MIGRATIONS: [&str; 5] = [
 ];
 
 /// Newest schema this version knows.
-pub(crate) const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
+pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// Brings the file to [`SCHEMA_VERSION`], one transaction per step.
 pub(crate) fn migrate(connection: &mut Connection, install_id: u128) -> Result<(), StoreError> {
