@@ -6,6 +6,7 @@
 mod bench;
 mod dispatch;
 mod operate;
+mod promote;
 mod read;
 mod secrets;
 mod server;
@@ -22,6 +23,7 @@ pub use operate::{
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
     ScriptedArgs, ServeArgs,
 };
+pub use promote::PromoteArgs;
 pub use read::{
     ApplyArgs, CancelArgs, DiffArgs, EventsArgs, LogsArgs, LsArgs, NetworkArgs, StatusArgs,
     UsageArgs,
@@ -133,6 +135,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// Apply the agent's changes to your repository
     Apply(ApplyArgs),
+    /// Push the agent's changes as a branch and open a pull request
+    Promote(Box<PromoteArgs>),
     /// Stop a dispatch
     Cancel(CancelArgs),
     /// Change what a dispatch may reach, also while it runs

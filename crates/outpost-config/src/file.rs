@@ -12,6 +12,7 @@ use outpost_gateway::gateway::PriceEntry;
 use outpost_types::{AgentId, Provider};
 use serde::Deserialize;
 
+use super::forge::ForgesFile;
 use super::money::BudgetFile;
 use super::pool::{PoolFile, SetupFile};
 use super::retention::RetentionFile;
@@ -74,6 +75,8 @@ pub struct ConfigFile {
     pub(crate) prices: Vec<PriceEntry>,
     #[serde(default)]
     pub(crate) providers: BTreeMap<Provider, ProviderFile>,
+    #[serde(default)]
+    pub(crate) forge: ForgesFile,
     #[serde(default)]
     pub(crate) agents: Vec<CustomAgentConfig>,
 }

@@ -3,6 +3,7 @@
 pub mod datadir;
 mod error;
 mod file;
+mod forge;
 mod money;
 mod pool;
 mod retention;
@@ -94,6 +95,8 @@ pub struct Config {
     pub retention: RetentionRules,
     /// How much workspaces may take, and for how long.
     pub workspaces: WorkspaceBounds,
+    /// Code hosts that promotions may push to.
+    pub forges: Vec<outpost_promote::ForgeHost>,
     /// File with the key of the secrets, where one was named.
     pub secrets_key_file: Option<PathBuf>,
 }
@@ -150,6 +153,7 @@ impl Config {
             workspaces: workspaces::bounds(file.workspaces)?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,
+            forges: forge::hosts(file.forge)?,
             custom_agents: file.agents,
             secrets_key_file: absolute(flags.secrets_key_file.clone().or(file.secrets.key_file))?,
         };

@@ -1,6 +1,6 @@
 //! What goes into the audit log: one entry per change of state, in the transaction that makes it.
 
-use outpost_core::Dispatch;
+use outpost_core::{Dispatch, Promotion};
 use outpost_store::{ApiKeyRecord, AuditEntry, Ended, SealedSecret, SecretRecord};
 use outpost_types::{Caller, DispatchId, KeyId, TenantId, Timestamp};
 use serde_json::json;
@@ -64,6 +64,35 @@ pub(crate) fn of_new_key(key: &ApiKeyRecord) -> AuditEntry {
     }
 }
 
+/// The entry for a promotion that was begun, or changed; `actor` is the key that asked for it.
+pub(crate) fn of_promotion(
+    before: Option<&Promotion>,
+    after: &Promotion,
+    actor: Option<KeyId>,
+) -> AuditEntry {
+    let from = before.map(Promotion::status);
+    let used = before.is_some_and(|before| before.facts.credential != after.facts.credential);
+    let action = match from {
+        None => "promotion.requested",
+        Some(_) if used && after.facts.credential.is_some() => "promotion.credential",
+        Some(_) => "promotion.changed",
+    };
+    let failure = after.view().failure.map(|failure| failure.code);
+    AuditEntry {
+        at: after.updated_at,
+        tenant: after.tenant.clone(),
+        actor,
+        action,
+        subject: after.dispatch.to_string(),
+        detail: json!({
+            "from": from, "to": after.status(), "epoch": after.epoch, "repo": after.plan.repo,
+            "branch": after.plan.branch, "commit": after.facts.commit, "failure": failure,
+            "credential": after.facts.credential, "allowProtected": after.plan.allow_protected,
+            "pullRequest": after.facts.pull_request.as_ref().map(|it| it.number),
+        }),
+    }
+}
+
 /// What a secret was given out for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SecretPurpose {
@@ -71,6 +100,8 @@ pub(crate) enum SecretPurpose {
     Gateway,
     /// The environment of the agent.
     Environment,
+    /// A code host's token, outside the sandbox.
+    Forge,
 }
 
 /// The entry for a secret that was set or removed. Never its value.
@@ -104,6 +135,7 @@ pub(crate) fn of_secret_use(
     let purpose = match purpose {
         SecretPurpose::Gateway => "gateway",
         SecretPurpose::Environment => "environment",
+        SecretPurpose::Forge => "forge",
     };
     AuditEntry {
         at,

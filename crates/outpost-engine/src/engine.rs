@@ -73,6 +73,7 @@ pub(crate) struct Inner {
     /// Held while the last event of an ended dispatch is appended.
     pub(crate) mending: Mutex<()>,
     pub(crate) keys: RwLock<HashMap<KeyHash, KnownKey>>,
+    pub(crate) promotions: crate::promote::Promotions,
     /// How far retention is; held for one look.
     pub(crate) reached: tokio::sync::Mutex<Reached>,
 }
@@ -112,6 +113,7 @@ impl Engine {
                 waiting: Waiting::default(),
                 mending: Mutex::default(),
                 keys: RwLock::new(HashMap::new()),
+                promotions: crate::promote::Promotions::default(),
                 reached: tokio::sync::Mutex::default(),
             }),
         };

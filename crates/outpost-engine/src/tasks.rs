@@ -34,6 +34,8 @@ pub enum TaskKind {
     /// Brings what is in step with what should be, again and again. Aborted at shutdown: each of its steps is
     /// whole, and the next server's goes on.
     Reconciler,
+    /// Carries out one promotion. Aborted at shutdown: the next server goes on with it.
+    Promotion,
     /// Carries out one attempt. Told to end at shutdown and waited for: it owns a sandbox.
     Attempt,
     /// Records what one attempt reports. Waited for: it owns the end of the logs.
@@ -55,6 +57,7 @@ impl fmt::Display for TaskKind {
             Self::Placer => "placer",
             Self::Fleet => "fleet",
             Self::Reconciler => "reconciler",
+            Self::Promotion => "promotion",
             Self::Attempt => "attempt",
             Self::Recorder => "recorder",
             Self::Request => "request",

@@ -12,6 +12,7 @@ mod dispatches;
 mod keys;
 pub(crate) mod lists;
 mod outbox;
+mod promotions;
 mod retention;
 pub mod sample;
 mod secrets;
@@ -99,6 +100,8 @@ pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
         trail::refused_changes_leave_none,
         trail::the_chain_holds,
         usage::what_ended_is_summed_up_once,
+        promotions::promotions_compare_and_set,
+        promotions::open_promotions_are_found_again,
     ];
     let fixture = make().await;
     dispatches::many_at_once_are_all_kept(&fixture.store).await;

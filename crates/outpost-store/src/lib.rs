@@ -18,6 +18,7 @@ mod memory;
 mod metrics;
 mod outbox;
 mod prepare;
+mod promotions;
 mod records;
 mod retention;
 mod secrets;
@@ -39,6 +40,7 @@ pub use outbox::{
     DELIVERIES_ROWS_MAX, DELIVERIES_WAITING_MAX, DeliveryRecord, DueDelivery, Outbox,
     PROBLEM_BYTES_MAX, Tried, WebhookRecord,
 };
+pub use promotions::PROMOTION_ROWS_MAX;
 pub use records::{
     AcceptDispatch, Accepted, AttemptRecord, EventHead, IdempotencyClaim, LIST_ROWS_MAX,
     LIVE_ROWS_MAX, ListFilter, ListPage, PURGE_ROWS_MAX,
@@ -53,5 +55,5 @@ pub use sqlite::{
     KeptDispatch, LIST_ENTRIES_MAX, SCAN_QUEUE_MAX, SCHEMA_VERSION, SqliteOptions, SqliteStore,
     WRITE_QUEUE_MAX, snapshot,
 };
-pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Secrets, Store, Usages};
+pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Promotions, Secrets, Store, Usages};
 pub use usage::{USAGE_ROWS_MAX, UsageRow, UsageTotal};

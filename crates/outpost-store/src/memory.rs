@@ -3,6 +3,7 @@
 //! For tests and simulations. It has no bound of its own and no index: lists walk all records.
 
 mod outbox;
+mod promotions;
 mod retention;
 mod secrets;
 
@@ -46,6 +47,7 @@ struct State {
     secrets: secrets::Kept,
     outbox: outbox::Kept,
     leftovers: BTreeMap<DispatchId, crate::Ended>,
+    promotions: promotions::Kept,
     usage: BTreeMap<UsageKey, UsageTotal>,
     audit: Vec<AuditRow>,
 }

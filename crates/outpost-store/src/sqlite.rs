@@ -13,6 +13,7 @@ mod files;
 mod list;
 mod log;
 mod outbox;
+mod promotions;
 mod readers;
 mod retention;
 mod rows;

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
-use outpost_core::Dispatch;
+use outpost_core::{Dispatch, Promotion};
 use outpost_types::{ApiKeyStatus, DispatchId, KeyId, SecretName, TenantId, Timestamp};
 
 use crate::outbox::Outbox;
@@ -227,6 +227,34 @@ pub trait Usages: Send + Sync {
     ) -> Result<Vec<UsageRow>, StoreError>;
 }
 
+/// Promotions: one for each dispatch.
+#[async_trait]
+pub trait Promotions: Send + Sync {
+    /// Writes a promotion if the one on record is still at `expected_generation`; 0 means that there is
+    /// none. `next.generation` must be one more.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when somebody else was first, [`StoreError::NotFound`] when the one on record is
+    /// another tenant's.
+    async fn put_promotion(
+        &self,
+        next: &Promotion,
+        expected_generation: u64,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError>;
+
+    /// The promotion of a dispatch, whoever owns it.
+    async fn promotion(&self, dispatch: DispatchId) -> Result<Option<Promotion>, StoreError>;
+
+    /// Those that are not over, by the id of their dispatch, greater than `after`; at most `limit` and
+    /// [`crate::PROMOTION_ROWS_MAX`].
+    async fn open_promotions(
+        &self,
+        after: Option<DispatchId>,
+        limit: u32,
+    ) -> Result<Vec<Promotion>, StoreError>;
+}
+
 /// Everything the control plane keeps.
 pub trait Store:
     Dispatches
@@ -235,6 +263,7 @@ pub trait Store:
     + Audits
     + Secrets
     + Usages
+    + Promotions
     + Retention
     + Outbox
     + Debug

@@ -75,6 +75,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
         move || Workspaces::new(config)
     })
     .await??;
+    let promoter = crate::promoter::promoter(config, data_dir, workspaces.clone())?;
     let attempts_dir = data_dir.join("attempts");
     private_dir(&attempts_dir)?;
     private_dir(&data_dir.join("dispatches"))?;
@@ -105,6 +106,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
         retention: config.retention,
     };
     let engine = Engine::open(engine_config, store, Arc::new(runner), Arc::new(Machine)).await?;
+    engine.promote_with(promoter).await?;
     let caller = admin.admit(&engine).await?;
     Ok(Assembly {
         signing_key: signing_key(&key),

@@ -25,6 +25,7 @@ mod fake;
 mod fake_promote;
 mod follow;
 mod logging;
+mod promoter;
 #[cfg(test)]
 #[path = "../../outpost-terminal/src/samples.rs"]
 mod samples;

@@ -22,6 +22,8 @@ enum Wish<'a> {
     Provider(Provider),
     /// These, all of them.
     Exposed(&'a [WantedSecret]),
+    /// The one of this name, the tenant's own or else the platform's.
+    Forge(&'a SecretName),
 }
 
 impl Wish<'_> {
@@ -29,6 +31,7 @@ impl Wish<'_> {
         match self {
             Self::Provider(_) => SecretPurpose::Gateway,
             Self::Exposed(_) => SecretPurpose::Environment,
+            Self::Forge(_) => SecretPurpose::Forge,
         }
     }
 }
@@ -74,6 +77,26 @@ impl SecretSource for Secrets {
 }
 
 impl Secrets {
+    /// A code host's token by the name of its secret: the tenant's own, else the platform's.
+    pub(crate) async fn forge_token(
+        &self,
+        tenant: &TenantId,
+        dispatch: DispatchId,
+        name: &SecretName,
+    ) -> Result<Option<GivenSecret>, SecretError> {
+        let given = self.give(tenant, dispatch, Wish::Forge(name)).await?;
+        Ok(given.into_iter().next())
+    }
+
+    /// Whether [`Secrets::forge_token`] would find one; nothing is given out.
+    pub(crate) async fn has_forge_token(
+        &self,
+        tenant: &TenantId,
+        name: &SecretName,
+    ) -> Result<bool, SecretError> {
+        Ok(!self.find_all(tenant, Wish::Forge(name)).await?.is_empty())
+    }
+
     /// Finds, opens, writes the use down, and only then gives out.
     async fn give(
         &self,
@@ -116,6 +139,13 @@ impl Secrets {
                     {
                         let found = self.find(owner, &name, None).await?;
                         all.extend(found.filter(|it| it.kind == SecretKind::Injected));
+                    }
+                }
+            }
+            Wish::Forge(name) => {
+                for owner in &owners {
+                    if all.is_empty() {
+                        all.extend(self.find(owner, name, None).await?);
                     }
                 }
             }

@@ -178,6 +178,31 @@ impl Usages for Faulty {
     }
 }
 
+#[async_trait]
+impl outpost_store::Promotions for Faulty {
+    async fn put_promotion(
+        &self,
+        next: &outpost_core::Promotion,
+        expected: u64,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.inner.put_promotion(next, expected, audit).await
+    }
+    async fn promotion(
+        &self,
+        dispatch: DispatchId,
+    ) -> Result<Option<outpost_core::Promotion>, StoreError> {
+        self.inner.promotion(dispatch).await
+    }
+    async fn open_promotions(
+        &self,
+        after: Option<DispatchId>,
+        limit: u32,
+    ) -> Result<Vec<outpost_core::Promotion>, StoreError> {
+        self.inner.open_promotions(after, limit).await
+    }
+}
+
 impl Store for Faulty {
     fn metrics(&self) -> StoreMetrics {
         self.inner.metrics()

@@ -9,11 +9,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::audit::{AuditDraft, Chain};
 use crate::keys::{ApiKeyRecord, KeyTouch, change_status, status_name};
 use crate::prepare::{AcceptRow, ClaimRow, JobRow, UpdateRow, count, millis};
+use crate::promotions::PromotionRow;
 use crate::records::{AttemptRecord, EventHead, PURGE_ROWS_MAX};
 use crate::sqlite::outbox::OutboxCommand;
 use crate::sqlite::retention::RetentionCommand;
 use crate::sqlite::secrets::SecretCommand;
-use crate::sqlite::{outbox, rows, usage};
+use crate::sqlite::{outbox, promotions, rows, usage};
 use crate::{DeliveryRecord, SecretRecord, StoreError, WebhookRecord};
 
 /// One write.
@@ -29,6 +30,7 @@ pub(crate) enum Command {
     Secret(Box<SecretCommand>),
     Retention(Box<RetentionCommand>),
     Outbox(Box<OutboxCommand>),
+    Promotion(Box<PromotionRow>),
 }
 
 /// What a write answers once it is durable.
@@ -75,6 +77,7 @@ impl Command {
             Self::Secret(command) => command.bytes(),
             Self::Retention(command) => command.bytes(),
             Self::Outbox(command) => command.bytes(),
+            Self::Promotion(row) => row.body.len() + row.audit.bytes(),
             Self::EventHead(_) | Self::PurgeIdempotency(_) => size_of::<Self>(),
         }
     }
@@ -91,6 +94,7 @@ impl Command {
             Self::Secret(command) => command.apply(db, chain),
             Self::Retention(command) => command.apply(db, chain),
             Self::Outbox(command) => command.apply(db, chain),
+            Self::Promotion(row) => promotions::put(db, chain, row),
         }
     }
 }

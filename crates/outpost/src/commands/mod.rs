@@ -14,6 +14,7 @@ pub(crate) mod fleet;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod network;
+pub(crate) mod promote;
 pub(crate) mod scripted;
 pub(crate) mod secrets;
 pub(crate) mod selftest;
@@ -38,6 +39,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         Command::Events(args) => events::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Diff(args) => diff::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Apply(args) => apply::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Promote(args) => promote::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Cancel(args) => cancel::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Network(args) => network::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Secrets(args) => match args.command {
