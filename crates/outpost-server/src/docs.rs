@@ -55,6 +55,8 @@ struct Operation<'a> {
     path: &'a str,
     /// What the document says of it.
     said: &'a Value,
+    /// All of the document.
+    document: &'a Value,
 }
 
 impl Operation<'_> {
@@ -70,7 +72,7 @@ fn operations(document: &Value) -> BTreeMap<String, Vec<Operation<'_>>> {
         for method in METHODS {
             let Some(said) = item.get(method) else { continue };
             let tag = said["tags"][0].as_str().unwrap_or("other").to_owned();
-            by_tag.entry(tag).or_default().push(Operation { method, path, said });
+            by_tag.entry(tag).or_default().push(Operation { method, path, said, document });
         }
     }
     by_tag
@@ -104,7 +106,7 @@ fn navigation(
 }
 
 fn section(html: &mut String, operation: &Operation<'_>) {
-    let Operation { method, path, said } = operation;
+    let Operation { method, path, said, .. } = operation;
     let _ = write!(
         html,
         "<section id=\"{}\"><h3><b class=\"{method}\">{method}</b> <code>{}</code></h3><p><strong>{}</strong> {}</p>",
@@ -187,12 +189,20 @@ fn example(html: &mut String, operation: &Operation<'_>) {
     }
     let body = &operation.said["requestBody"]["content"]["application/json"];
     if body.is_object() {
-        let example =
-            if body["example"].is_null() { "{}".to_owned() } else { body["example"].to_string() };
-        let _ = write!(call, " -H 'Content-Type: application/json' -d '{example}'");
+        let body = sample(&body["schema"], operation.document);
+        let _ = write!(call, " -H 'Content-Type: application/json' -d '{body}'");
     }
     let _ = write!(call, " \"$OUTPOST_URL{}\"", operation.path);
     let _ = write!(html, "<pre>{}</pre>", escape(&call));
+}
+
+/// A body of the fields that have an example.
+fn sample(schema: &Value, document: &Value) -> Value {
+    let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next());
+    let schema = name.map_or(schema, |name| &document["components"]["schemas"][name]);
+    let fields = schema["properties"].as_object().into_iter().flatten();
+    let shown = fields.filter(|(_, field)| !field["example"].is_null());
+    shown.map(|(name, field)| (name.clone(), field["example"].clone())).collect()
 }
 
 /// What a schema looks like: its properties, its variants or its type.
