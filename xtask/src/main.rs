@@ -29,7 +29,7 @@ Automation of the Outpost workspace.
   cargo xtask test [--quick] [--keep-going]   everything CI runs, in the same order
   cargo xtask tidy                            the style law: crate levels, lengths, lints, links, licences
   cargo xtask fuzz [--seconds N] [--target T] search inputs that break a parser, 60 s for each target
-  cargo xtask openapi [--check]               write openapi/outpost.json, or compare it
+  cargo xtask openapi [--check]               write the documents in openapi/, or compare them
   cargo xtask sizes                           lines per crate, dependencies, size of the binary
   cargo xtask help                            this text
 
