@@ -19,6 +19,7 @@ mod resolve;
 use std::sync::Arc;
 
 pub use address::Cidr;
+pub(crate) use address::judge;
 pub use hello::server_name;
 pub use policy::{
     EGRESS_RULES_MAX, EgressError, EgressFloor, EgressLevel, EgressPolicy, EgressRule,
