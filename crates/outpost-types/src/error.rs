@@ -15,6 +15,8 @@ pub enum ErrorCode {
     Unauthorized,
     /// The key lacks the scope.
     Forbidden,
+    /// The tenant of the key was suspended by the operator.
+    TenantSuspended,
     /// No such object, or one of another tenant.
     NotFound,
     /// The route exists, but not with this method.
@@ -23,6 +25,8 @@ pub enum ErrorCode {
     AlreadyFinished,
     /// The `Idempotency-Key` was used with another body.
     IdempotencyConflict,
+    /// There is one of this name.
+    AlreadyExists,
     /// A run is in the workspace.
     WorkspaceInUse,
     /// The dispatch has not ended yet.
@@ -71,15 +75,17 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::MalformedBody,
         Self::InvalidField,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::TenantSuspended,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::AlreadyFinished,
         Self::IdempotencyConflict,
+        Self::AlreadyExists,
         Self::WorkspaceInUse,
         Self::NotFinished,
         Self::NothingToPromote,
@@ -111,11 +117,12 @@ impl ErrorCode {
             Self::MalformedBody | Self::InvalidField => 400,
             Self::Unauthorized => 401,
             Self::BudgetExceeded => 402,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::TenantSuspended => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyFinished | Self::IdempotencyConflict | Self::WorkspaceInUse => 409,
-            Self::NotFinished
+            Self::AlreadyExists
+            | Self::NotFinished
             | Self::NothingToPromote
             | Self::AlreadyPromoted
             | Self::BranchExists
@@ -141,10 +148,12 @@ impl ErrorCode {
             Self::InvalidField => "invalid_field",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
+            Self::TenantSuspended => "tenant_suspended",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::AlreadyFinished => "already_finished",
             Self::IdempotencyConflict => "idempotency_conflict",
+            Self::AlreadyExists => "already_exists",
             Self::WorkspaceInUse => "workspace_in_use",
             Self::NotFinished => "not_finished",
             Self::NothingToPromote => "nothing_to_promote",

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,7 @@ pub enum Scope {
     Promote,
     /// Delete workspaces and records.
     Delete,
-    /// Everything, for every tenant.
+    /// Everything in its tenant; with a key of the operator's tenant, everything of the server.
     Admin,
 }
 
@@ -90,6 +91,15 @@ pub enum ApiKeyStatus {
     Revoked,
     /// Its time is over.
     Expired,
+}
+
+/// A caller who is let in, and how much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Who it is.
+    pub caller: Arc<Caller>,
+    /// Requests that the key may make in a minute; `None` is as the server is set for everybody.
+    pub requests_per_minute: Option<u32>,
 }
 
 /// An authenticated caller.

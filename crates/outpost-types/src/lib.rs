@@ -6,7 +6,9 @@
 
 mod agent;
 mod api;
+mod api_key;
 mod artifact;
+mod audit;
 mod dispatch;
 mod error;
 mod event;
@@ -19,6 +21,7 @@ mod page;
 mod promote;
 mod secret;
 mod status;
+mod tenant;
 mod time;
 mod usage;
 mod webhook;
@@ -26,7 +29,11 @@ mod workspace;
 
 pub use agent::{AgentId, BuiltinAgent, Provider, Resources, Tier};
 pub use api::{Api, ByteStream, EventStream, LogQuery, LogStream};
+pub use api_key::{CreateKey, CreatedKey, KeyQuery, KeyView, KeysApi, RotateKey};
 pub use artifact::ArtifactView;
+pub use audit::{
+    AuditActor, AuditApi, AuditCheck, AuditQuery, AuditView, ExportAudit, VerifyAudit,
+};
 pub use dispatch::{
     CancelRequest, CheckResult, ContextLevel, Created, DispatchRequest, DispatchView, Isolation,
     Network, NetworkLevel, NetworkRequest, PhaseTimings, Priority, Usage, WorkspaceMode,
@@ -36,7 +43,7 @@ pub use event::{Attention, BudgetScope, EventData, EventEnvelope, LogStreamName,
 pub use failure::{Failure, FailureCode};
 pub use fleet::{AgentAvailability, AgentView, FleetView, Health, PoolView};
 pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId, WebhookId};
-pub use key::{ApiKeyStatus, Caller, Scope};
+pub use key::{Admission, ApiKeyStatus, Caller, Scope};
 pub use page::{ListQuery, Page};
 pub use promote::{
     PromoteApi, PromoteRequest, Promoted, PromotionFailure, PromotionStatus, PromotionView,
@@ -47,6 +54,9 @@ pub use secret::{
     SecretScope, SecretSource, SecretValue, SecretView, WantedSecret,
 };
 pub use status::{DispatchStatus, UnknownStatus};
+pub use tenant::{
+    CreateTenant, TenantQuery, TenantQuotas, TenantStatus, TenantView, TenantsApi, UpdateTenant,
+};
 pub use time::Timestamp;
 pub use usage::{
     Day, NotADay, UsageGroup, UsageLine, UsageQuery, UsageReport, UsageSum, fits_a_report,

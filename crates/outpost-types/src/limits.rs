@@ -117,3 +117,19 @@ pub const PROMOTE_TITLE_BYTES_MAX: usize = 255;
 pub const PROMOTE_BODY_BYTES_MAX: usize = 16_384;
 /// Most protected files of a promotion that are named.
 pub const PROTECTED_PATHS_COUNT_MAX: usize = 100;
+/// Longest name of a key or a tenant, bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Most keys of one tenant that work.
+pub const KEYS_COUNT_MAX: usize = 256;
+/// Longest life of a key that ends, seconds (10 years).
+pub const KEY_LIFE_SECONDS_MAX: u64 = 315_360_000;
+/// Longest time that a replaced key goes on working, seconds (7 days).
+pub const KEY_OVERLAP_SECONDS_MAX: u64 = 604_800;
+/// Most tenants of a server.
+pub const TENANTS_COUNT_MAX: usize = 10_000;
+/// Largest quota of requests per minute, and of dispatches at once.
+pub const QUOTA_REQUESTS_MAX: u32 = 1_000_000;
+/// See [`QUOTA_REQUESTS_MAX`].
+pub const QUOTA_DISPATCHES_MAX: u32 = 100_000;
+/// Most entries of the audit trail that one request checks.
+pub const AUDIT_VERIFY_ROWS_MAX: u32 = 100_000;
