@@ -11,13 +11,14 @@ use crate::StoreError;
 /// `PRAGMA application_id` of our files: "OTPT".
 const APPLICATION_ID: i32 = 0x4f54_5054;
 
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("schema/0001_first.sql"),
     include_str!("schema/0002_checksums.sql"),
     include_str!("schema/0003_secrets.sql"),
     include_str!("schema/0004_usage.sql"),
     include_str!("schema/0006_retention_outbox.sql"),
     include_str!("schema/0007_promotions.sql"),
+    include_str!("schema/0008_tenants.sql"),
 ];
 
 /// Newest schema this version knows.
