@@ -37,7 +37,7 @@ impl PromoteError {
     /// A fault of this machine: disk, git.
     pub(crate) fn internal(what: &str, why: impl std::fmt::Display) -> Self {
         tracing::error!(what, %why, "a promotion cannot go on");
-        let message = format!("The server could not go on with {what}.");
+        let message = format!("The server could not go on: {what}.");
         let failure = PromotionFailure::new(ErrorCode::Internal, message)
             .with_hint("The server's log says why.");
         Self::Hindered { failure, pause_millis: None }
@@ -86,6 +86,9 @@ pub(crate) fn explain_git(
         "could not read Password",
         "terminal prompts disabled",
         "error: 401",
+        "unable to get password",
+        "unable to get credential",
+        "askpass",
         "Invalid username",
     ];
     const FORBIDDEN: &[&str] = &[
@@ -134,7 +137,7 @@ pub(crate) fn explain_git(
         GitError::Failed { .. } if has(MISSING) => {
             PromoteError::missing(format!("The code host {host} has no such repository."))
         }
-        GitError::Failed { .. } => PromoteError::internal(what, said),
+        GitError::Failed { .. } => PromoteError::internal(&format!("git failed {what}"), said),
         _ => PromoteError::internal(what, error),
     }
 }
