@@ -63,6 +63,7 @@ impl Engine {
             tenant,
             hash: key.hash(),
             prefix: key.prefix().to_owned(),
+            name: String::new(),
             scopes: scopes.into_iter().collect(),
             status: ApiKeyStatus::Active,
             created_at: now,

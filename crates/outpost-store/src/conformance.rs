@@ -16,6 +16,7 @@ mod promotions;
 mod retention;
 pub mod sample;
 mod secrets;
+mod tenants;
 mod trail;
 mod usage;
 
@@ -82,6 +83,8 @@ pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
         keys::keys_are_found_and_taken_back,
         keys::keys_are_paged,
         keys::uses_add_up,
+        keys::a_key_takes_the_place_of_another,
+        keys::what_does_not_work_is_not_replaced,
         outbox::webhooks_are_kept_with_their_secrets,
         outbox::webhooks_are_bounded,
         outbox::what_ends_is_told_once_to_those_who_want_it,
@@ -98,7 +101,11 @@ pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
         secrets::all_are_resealed_or_none,
         trail::every_change_leaves_one_row,
         trail::refused_changes_leave_none,
+        tenants::tenants_compare_and_set,
+        tenants::tenants_are_paged_and_bounded,
         trail::the_chain_holds,
+        trail::filters_and_pages_meet,
+        trail::parts_are_checked,
         usage::what_ended_is_summed_up_once,
         promotions::promotions_compare_and_set,
         promotions::open_promotions_are_found_again,

@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use outpost_types::limits::NAME_BYTES_MAX;
 use outpost_types::{ApiKeyStatus, KeyId, Scope, TenantId, Timestamp};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::StoreError;
+use crate::{AuditEntry, StoreError};
 
 /// Characters of a key that are kept to recognise it by: 44 of its 256 random bits, 212 stay secret.
 pub const API_KEY_PREFIX_CHARS: usize = 15;
@@ -45,6 +46,8 @@ pub struct ApiKeyRecord {
     pub hash: KeyHash,
     /// `keyPrefix`: its first [`API_KEY_PREFIX_CHARS`] characters.
     pub prefix: String,
+    /// What its owner calls it; empty for those that the install makes itself.
+    pub name: String,
     /// What it allows.
     pub scopes: BTreeSet<Scope>,
     /// Whether it works.
@@ -57,6 +60,19 @@ pub struct ApiKeyRecord {
     pub last_used_at: Option<Timestamp>,
     /// How often it was used, as far as written down.
     pub usage_count: u64,
+}
+
+/// A new key in the place of another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplaceKey {
+    /// The key that goes.
+    pub old: KeyId,
+    /// How long it goes on working, never longer than it would have; `None` takes it back at once.
+    pub until: Option<Timestamp>,
+    /// The key that comes, of the same tenant.
+    pub next: ApiKeyRecord,
+    /// The entry that tells of both.
+    pub audit: AuditEntry,
 }
 
 /// Use of a key since it was last written down.
@@ -143,6 +159,7 @@ impl ApiKeyRecord {
             tenant,
             hash: key.hash(),
             prefix: key.prefix().to_owned(),
+            name: String::new(),
             scopes,
             status: ApiKeyStatus::Active,
             created_at,
@@ -152,11 +169,50 @@ impl ApiKeyRecord {
         }
     }
 
+    /// The same key with a name.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
     /// Whether a request with this key is let in at `now`.
     #[must_use]
     pub fn works_at(&self, now: Timestamp) -> bool {
         self.status == ApiKeyStatus::Active && self.expires_at.is_none_or(|end| now < end)
     }
+}
+
+/// Refuses what no version of the store could keep.
+pub(crate) fn check_key(key: &ApiKeyRecord) -> Result<(), StoreError> {
+    if key.name.len() > NAME_BYTES_MAX {
+        return Err(StoreError::invalid("key.name", format!("at most {NAME_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+/// The old key once `replace` was written.
+pub(crate) fn replaced(
+    old: &ApiKeyRecord,
+    replace: &ReplaceKey,
+) -> Result<ApiKeyRecord, StoreError> {
+    if old.tenant != replace.next.tenant {
+        return Err(StoreError::NotFound);
+    }
+    if !old.works_at(replace.next.created_at) {
+        let status = match old.status {
+            ApiKeyStatus::Active => ApiKeyStatus::Expired,
+            status => status,
+        };
+        return Err(StoreError::Final { status: status_name(status) });
+    }
+    let mut old = old.clone();
+    match replace.until {
+        None => old.status = ApiKeyStatus::Revoked,
+        Some(until) => {
+            old.expires_at = Some(old.expires_at.map_or(until, |end| end.min(until)));
+        }
+    }
+    Ok(old)
 }
 
 /// Whether a key may go from one state to another: `Ok(false)` when it is there already.

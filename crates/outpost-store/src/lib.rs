@@ -23,6 +23,8 @@ mod records;
 mod retention;
 mod secrets;
 mod sqlite;
+mod tenants;
+mod trail;
 mod traits;
 mod usage;
 
@@ -32,7 +34,7 @@ pub use audit::{
 pub use error::{Cause, StoreError};
 pub use keys::{
     API_KEY_PREFIX_CHARS, ApiKey, ApiKeyRecord, KEY_TOUCHES_MAX, KEYS_ROWS_MAX, KeyHash, KeyTouch,
-    NotAKey,
+    NotAKey, ReplaceKey,
 };
 pub use memory::MemoryStore;
 pub use metrics::StoreMetrics;
@@ -55,5 +57,7 @@ pub use sqlite::{
     KeptDispatch, LIST_ENTRIES_MAX, SCAN_QUEUE_MAX, SCHEMA_VERSION, SqliteOptions, SqliteStore,
     WRITE_QUEUE_MAX, snapshot,
 };
+pub use tenants::{TENANTS_ROWS_MAX, TenantRecord, Tenants};
+pub use trail::{AUDIT_SCAN_ROWS_MAX, AuditFilter, AuditPage, AuditPart};
 pub use traits::{ApiKeys, Audits, Dispatches, EventHeads, Promotions, Secrets, Store, Usages};
 pub use usage::{USAGE_ROWS_MAX, UsageRow, UsageTotal};

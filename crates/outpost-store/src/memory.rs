@@ -6,6 +6,7 @@ mod outbox;
 mod promotions;
 mod retention;
 mod secrets;
+mod tenants;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,17 +18,18 @@ use outpost_core::Dispatch;
 use outpost_types::{ApiKeyStatus, DispatchId, DispatchStatus, KeyId, TenantId, Timestamp};
 
 use crate::audit::{AuditDraft, Chain};
-use crate::keys::{KEYS_ROWS_MAX, change_status};
+use crate::keys::{KEYS_ROWS_MAX, change_status, check_key, replaced};
 use crate::metrics::Counters;
 use crate::prepare::{
     AcceptRow, JobRow, UpdateRow, accept_row, count, id_bounds, millis, parse_body, update_row,
 };
 use crate::sqlite::check_touches;
 use crate::{
-    AUDIT_ROWS_MAX, AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry,
-    AuditHead, AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash,
-    KeyTouch, LIST_ROWS_MAX, LIVE_ROWS_MAX, ListFilter, ListPage, PURGE_ROWS_MAX, Store,
-    StoreError, StoreMetrics, USAGE_ROWS_MAX, UsageRow, UsageTotal, Usages,
+    AUDIT_ROWS_MAX, AUDIT_SCAN_ROWS_MAX, AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys,
+    AttemptRecord, AuditEntry, AuditFilter, AuditHead, AuditPage, AuditRange, AuditRow, Audits,
+    BrokenAt, Dispatches, EventHead, EventHeads, KeyHash, KeyTouch, LIST_ROWS_MAX, LIVE_ROWS_MAX,
+    ListFilter, ListPage, PURGE_ROWS_MAX, ReplaceKey, Store, StoreError, StoreMetrics,
+    USAGE_ROWS_MAX, UsageRow, UsageTotal, Usages,
 };
 
 /// A store that forgets.
@@ -48,6 +50,7 @@ struct State {
     outbox: outbox::Kept,
     leftovers: BTreeMap<DispatchId, crate::Ended>,
     promotions: promotions::Kept,
+    tenants: tenants::Kept,
     usage: BTreeMap<UsageKey, UsageTotal>,
     audit: Vec<AuditRow>,
 }
@@ -175,6 +178,15 @@ impl State {
         }
     }
 
+    fn new_key(&mut self, key: ApiKeyRecord) -> Result<(), StoreError> {
+        let taken = |known: &ApiKeyRecord| known.id == key.id || known.hash == key.hash;
+        if self.keys.values().any(taken) {
+            return Err(StoreError::Duplicate);
+        }
+        self.keys.insert(key.id, key);
+        Ok(())
+    }
+
     fn append(&mut self, draft: AuditDraft) -> Result<(), StoreError> {
         let chain =
             self.audit.last().map_or(Chain::START, |row| Chain { seq: row.seq, hash: row.hash });
@@ -289,13 +301,22 @@ impl Dispatches for MemoryStore {
 #[async_trait]
 impl ApiKeys for MemoryStore {
     async fn insert_key(&self, key: ApiKeyRecord, audit: AuditEntry) -> Result<(), StoreError> {
+        check_key(&key)?;
         let audit = AuditDraft::new(&audit)?;
         self.write(|state| {
-            let taken = |known: &ApiKeyRecord| known.id == key.id || known.hash == key.hash;
-            if state.keys.values().any(taken) {
-                return Err(StoreError::Duplicate);
-            }
-            state.keys.insert(key.id, key);
+            state.new_key(key)?;
+            state.append(audit)
+        })
+    }
+
+    async fn replace_key(&self, replace: ReplaceKey) -> Result<(), StoreError> {
+        check_key(&replace.next)?;
+        let audit = AuditDraft::new(&replace.audit)?;
+        self.write(|state| {
+            let old = state.keys.get(&replace.old).ok_or(StoreError::NotFound)?;
+            let old = replaced(old, &replace)?;
+            state.new_key(replace.next)?;
+            state.keys.insert(old.id, old);
             state.append(audit)
         })
     }
@@ -384,6 +405,28 @@ impl Audits for MemoryStore {
         let after = usize::try_from(range.after).unwrap_or(usize::MAX);
         let limit = range.limit.min(AUDIT_ROWS_MAX) as usize;
         Ok(state.audit.iter().skip(after).take(limit).cloned().collect())
+    }
+
+    async fn audit_page(&self, filter: AuditFilter) -> Result<AuditPage, StoreError> {
+        let limit = filter.limit.min(AUDIT_ROWS_MAX) as usize;
+        let state = self.state();
+        let mut page = AuditPage { rows: Vec::new(), next: None };
+        let rows = state.audit.iter().rev().filter(|row| {
+            filter.before.is_none_or(|before| row.seq < before)
+                && filter.tenant.as_ref().is_none_or(|tenant| *tenant == row.tenant)
+        });
+        let mut last = None;
+        for (looked_at, row) in rows.enumerate() {
+            if page.rows.len() == limit || looked_at == AUDIT_SCAN_ROWS_MAX as usize {
+                page.next = last;
+                break;
+            }
+            last = Some(row.seq);
+            if filter.wants(row.at, &row.action) {
+                page.rows.push(row.clone());
+            }
+        }
+        Ok(page)
     }
 
     async fn verify_audit(&self) -> Result<Result<AuditHead, BrokenAt>, StoreError> {

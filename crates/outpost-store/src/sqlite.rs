@@ -19,6 +19,7 @@ mod retention;
 mod rows;
 mod schema;
 mod secrets;
+mod tenants;
 mod usage;
 mod writer;
 
@@ -33,14 +34,14 @@ use outpost_types::{ApiKeyStatus, DispatchId, KeyId, TenantId, Timestamp};
 use rusqlite::params;
 
 use crate::audit::{AuditDraft, Chain};
-use crate::keys::{KEY_TOUCHES_MAX, KEYS_ROWS_MAX};
+use crate::keys::{KEY_TOUCHES_MAX, KEYS_ROWS_MAX, check_key};
 use crate::metrics::Counters;
 use crate::prepare::{accept_row, parse_body, update_row};
 use crate::{
     AUDIT_ROWS_MAX, AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry,
-    AuditHead, AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash,
-    KeyTouch, LIVE_ROWS_MAX, ListFilter, ListPage, Store, StoreError, StoreMetrics, UsageRow,
-    Usages,
+    AuditFilter, AuditHead, AuditPage, AuditRange, AuditRow, Audits, BrokenAt, Dispatches,
+    EventHead, EventHeads, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter, ListPage, ReplaceKey,
+    Store, StoreError, StoreMetrics, UsageRow, Usages,
 };
 use apply::{Answer, Command};
 pub use backup::{CopiedStore, KeptDispatch, snapshot};
@@ -259,8 +260,15 @@ impl Dispatches for SqliteStore {
 #[async_trait]
 impl ApiKeys for SqliteStore {
     async fn insert_key(&self, key: ApiKeyRecord, audit: AuditEntry) -> Result<(), StoreError> {
+        check_key(&key)?;
         let audit = AuditDraft::new(&audit)?;
         self.write(Command::InsertKey(Box::new((key, audit)))).await
+    }
+
+    async fn replace_key(&self, replace: ReplaceKey) -> Result<(), StoreError> {
+        check_key(&replace.next)?;
+        let audit = AuditDraft::new(&replace.audit)?;
+        self.write(Command::ReplaceKey(Box::new((replace, audit)))).await
     }
 
     async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<ApiKeyRecord>, StoreError> {
@@ -351,6 +359,12 @@ impl Audits for SqliteStore {
         let limit = range.limit.min(AUDIT_ROWS_MAX);
         let range = AuditRange { limit, ..range };
         self.readers.scan(move |db| rows::audit_rows(db, range)).await
+    }
+
+    async fn audit_page(&self, filter: AuditFilter) -> Result<AuditPage, StoreError> {
+        let limit = filter.limit.min(AUDIT_ROWS_MAX);
+        let filter = AuditFilter { limit, ..filter };
+        self.readers.scan(move |db| rows::audit_page(db, &filter)).await
     }
 
     async fn verify_audit(&self) -> Result<Result<AuditHead, BrokenAt>, StoreError> {

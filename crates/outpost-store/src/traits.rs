@@ -12,11 +12,12 @@ use outpost_types::{ApiKeyStatus, DispatchId, KeyId, SecretName, TenantId, Times
 
 use crate::outbox::Outbox;
 use crate::retention::Retention;
+use crate::tenants::Tenants;
 use crate::{
-    AcceptDispatch, Accepted, ApiKeyRecord, AttemptRecord, AuditEntry, AuditHead, AuditRange,
-    AuditRow, BrokenAt, Envelope, EventHead, KeyHash, KeyTouch, LIVE_ROWS_MAX, ListFilter,
-    ListPage, Reseal, SECRET_KEY_ID_BYTES, SealedSecret, SecretOwner, SecretRecord, SecretUse,
-    StoreError, StoreMetrics, UsageRow,
+    AcceptDispatch, Accepted, ApiKeyRecord, AttemptRecord, AuditEntry, AuditFilter, AuditHead,
+    AuditPage, AuditPart, AuditRange, AuditRow, BrokenAt, Envelope, EventHead, KeyHash, KeyTouch,
+    LIVE_ROWS_MAX, ListFilter, ListPage, ReplaceKey, Reseal, SECRET_KEY_ID_BYTES, SealedSecret,
+    SecretOwner, SecretRecord, SecretUse, StoreError, StoreMetrics, UsageRow,
 };
 
 /// Dispatches, their attempts, and the idempotency keys that made them.
@@ -112,6 +113,13 @@ pub trait ApiKeys: Send + Sync {
         limit: u32,
     ) -> Result<Vec<ApiKeyRecord>, StoreError>;
 
+    /// Stores a new key and ends an old one, both or none.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such key of the same tenant, [`StoreError::Final`] when it does
+    /// not work any more, [`StoreError::Duplicate`] when id or hash of the new one are taken.
+    async fn replace_key(&self, replace: ReplaceKey) -> Result<(), StoreError>;
+
     /// Changes the state of a key; `false` (and no audit entry) when it was in it already.
     ///
     /// # Errors
@@ -146,6 +154,18 @@ pub trait EventHeads: Send + Sync {
 pub trait Audits: Send + Sync {
     /// Rows of the trail, oldest first.
     async fn audit(&self, range: AuditRange) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// Rows that match, newest first. What one page costs is bounded ([`crate::AUDIT_SCAN_ROWS_MAX`]), so it may
+    /// hold fewer although there are more.
+    async fn audit_page(&self, filter: AuditFilter) -> Result<AuditPage, StoreError>;
+
+    /// Checks the hashes of the rows after `after`, at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no row `after`.
+    async fn verify_audit_part(&self, after: u64, limit: u32) -> Result<AuditPart, StoreError> {
+        crate::trail::verify_part(self, after, limit).await
+    }
 
     /// Reads the whole trail and checks every hash. The inner error names the first bad row.
     async fn verify_audit(&self) -> Result<Result<AuditHead, BrokenAt>, StoreError>;
@@ -261,6 +281,7 @@ pub trait Store:
     + ApiKeys
     + EventHeads
     + Audits
+    + Tenants
     + Secrets
     + Usages
     + Promotions

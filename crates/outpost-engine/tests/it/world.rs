@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outpost_core::{Dispatch, Limits, RetentionRules};
 use outpost_engine::{Engine, EngineApi, EngineConfig, Secrets, World};
+use outpost_gateway::hooks::HookClient;
 use outpost_store::{
     AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry, AuditHead,
     AuditRange, AuditRow, Audits, BrokenAt, Dispatches, EventHead, EventHeads, KeyHash, KeyTouch,
@@ -134,6 +135,9 @@ impl ApiKeys for Faulty {
     ) -> Result<Vec<ApiKeyRecord>, StoreError> {
         self.inner.keys(tenant, before, limit).await
     }
+    async fn replace_key(&self, replace: outpost_store::ReplaceKey) -> Result<(), StoreError> {
+        self.inner.replace_key(replace).await
+    }
     async fn set_key_status(
         &self,
         id: KeyId,
@@ -161,6 +165,12 @@ impl EventHeads for Faulty {
 impl Audits for Faulty {
     async fn audit(&self, range: AuditRange) -> Result<Vec<AuditRow>, StoreError> {
         self.inner.audit(range).await
+    }
+    async fn audit_page(
+        &self,
+        filter: outpost_store::AuditFilter,
+    ) -> Result<outpost_store::AuditPage, StoreError> {
+        self.inner.audit_page(filter).await
     }
     async fn verify_audit(&self) -> Result<Result<AuditHead, BrokenAt>, StoreError> {
         self.inner.verify_audit().await
@@ -200,6 +210,31 @@ impl outpost_store::Promotions for Faulty {
         limit: u32,
     ) -> Result<Vec<outpost_core::Promotion>, StoreError> {
         self.inner.open_promotions(after, limit).await
+    }
+}
+
+#[async_trait]
+impl outpost_store::Tenants for Faulty {
+    async fn put_tenant(
+        &self,
+        next: outpost_store::TenantRecord,
+        expected: u64,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.inner.put_tenant(next, expected, audit).await
+    }
+    async fn tenant(
+        &self,
+        id: &TenantId,
+    ) -> Result<Option<outpost_store::TenantRecord>, StoreError> {
+        self.inner.tenant(id).await
+    }
+    async fn tenants(
+        &self,
+        after: Option<&TenantId>,
+        limit: u32,
+    ) -> Result<Vec<outpost_store::TenantRecord>, StoreError> {
+        self.inner.tenants(after, limit).await
     }
 }
 
@@ -317,6 +352,7 @@ async fn open(
         waiting_count_max,
         secrets: Arc::new(secrets),
         retention: RetentionRules::default(),
+        hooks: HookClient::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap(),
     };
     Engine::open(config, store, puppet, clock).await.unwrap()
 }

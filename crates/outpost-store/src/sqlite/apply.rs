@@ -7,13 +7,14 @@ use outpost_types::{ApiKeyStatus, DispatchStatus, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::audit::{AuditDraft, Chain};
-use crate::keys::{ApiKeyRecord, KeyTouch, change_status, status_name};
+use crate::keys::{ApiKeyRecord, KeyTouch, ReplaceKey, change_status, replaced, status_name};
 use crate::prepare::{AcceptRow, ClaimRow, JobRow, UpdateRow, count, millis};
 use crate::promotions::PromotionRow;
 use crate::records::{AttemptRecord, EventHead, PURGE_ROWS_MAX};
 use crate::sqlite::outbox::OutboxCommand;
 use crate::sqlite::retention::RetentionCommand;
 use crate::sqlite::secrets::SecretCommand;
+use crate::sqlite::tenants::TenantRow;
 use crate::sqlite::{outbox, promotions, rows, usage};
 use crate::{DeliveryRecord, SecretRecord, StoreError, WebhookRecord};
 
@@ -24,6 +25,7 @@ pub(crate) enum Command {
     Update(Box<UpdateRow>),
     EventHead(EventHead),
     InsertKey(Box<(ApiKeyRecord, AuditDraft)>),
+    ReplaceKey(Box<(ReplaceKey, AuditDraft)>),
     KeyStatus { id: String, status: ApiKeyStatus, audit: Box<AuditDraft> },
     TouchKeys(Vec<KeyTouch>),
     PurgeIdempotency(Timestamp),
@@ -31,6 +33,7 @@ pub(crate) enum Command {
     Retention(Box<RetentionCommand>),
     Outbox(Box<OutboxCommand>),
     Promotion(Box<PromotionRow>),
+    Tenant(Box<TenantRow>),
 }
 
 /// What a write answers once it is durable.
@@ -72,6 +75,8 @@ impl Command {
             Self::Accept(row) => row.job.body.len() + row.audit.bytes(),
             Self::Update(row) => row.job.body.len() + row.audit.bytes(),
             Self::InsertKey(pair) => pair.1.bytes(),
+            Self::ReplaceKey(pair) => pair.1.bytes(),
+            Self::Tenant(row) => row.bytes(),
             Self::KeyStatus { audit, .. } => audit.bytes(),
             Self::TouchKeys(touches) => size_of_val(touches.as_slice()),
             Self::Secret(command) => command.bytes(),
@@ -88,6 +93,7 @@ impl Command {
             Self::Update(row) => update(db, chain, row),
             Self::EventHead(head) => event_head(db, *head),
             Self::InsertKey(pair) => insert_key(db, chain, &pair.0, &pair.1),
+            Self::ReplaceKey(pair) => replace_key(db, chain, &pair.0, &pair.1),
             Self::KeyStatus { id, status, audit } => key_status(db, chain, id, *status, audit),
             Self::TouchKeys(touches) => touch_keys(db, touches),
             Self::PurgeIdempotency(now) => purge_idempotency(db, *now),
@@ -95,6 +101,7 @@ impl Command {
             Self::Retention(command) => command.apply(db, chain),
             Self::Outbox(command) => command.apply(db, chain),
             Self::Promotion(row) => promotions::put(db, chain, row),
+            Self::Tenant(row) => row.put(db, chain),
         }
     }
 }
@@ -347,11 +354,41 @@ fn insert_key(
     key: &ApiKeyRecord,
     audit: &AuditDraft,
 ) -> Result<Answer, Refusal> {
+    new_key(db, key)?;
+    append_audit(db, chain, audit)?;
+    Ok(Answer::Done)
+}
+
+fn replace_key(
+    db: &Connection,
+    chain: &mut Chain,
+    replace: &ReplaceKey,
+    audit: &AuditDraft,
+) -> Result<Answer, Refusal> {
+    let id = replace.old.to_string();
+    let old = rows::one(db, rows::KEY_BY_ID, [&id], rows::key).map_err(Refusal::Clean)?;
+    let old = old.ok_or(Refusal::Clean(StoreError::NotFound))?;
+    let old = replaced(&old, replace).map_err(Refusal::Clean)?;
+    new_key(db, &replace.next)?;
+    db.prepare_cached(
+        "UPDATE api_keys SET status = ?2, expires_at = ?3, checksum = ?4 WHERE api_key_id = ?1",
+    )?
+    .execute(params![
+        id,
+        status_name(old.status),
+        old.expires_at.map(millis),
+        rows::key_sum(&old)
+    ])?;
+    append_audit(db, chain, audit)?;
+    Ok(Answer::Done)
+}
+
+fn new_key(db: &Connection, key: &ApiKeyRecord) -> Result<(), Refusal> {
     let inserted = db
         .prepare_cached(
             "INSERT INTO api_keys (api_key_id, tenant_id, key_hash, key_prefix, scopes, status,
-                 created_at, expires_at, last_used_at, usage_count, checksum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 created_at, expires_at, last_used_at, usage_count, checksum, name)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -366,12 +403,12 @@ fn insert_key(
             key.last_used_at.map(millis),
             count(key.usage_count),
             rows::key_sum(key),
+            key.name,
         ])?;
     if inserted == 0 {
         return Err(Refusal::Clean(StoreError::Duplicate));
     }
-    append_audit(db, chain, audit)?;
-    Ok(Answer::Done)
+    Ok(())
 }
 
 fn key_status(

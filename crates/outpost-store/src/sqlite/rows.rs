@@ -8,7 +8,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::audit::{AuditRow, Chain};
 use crate::keys::{ApiKeyRecord, KeyHash, status_of};
 use crate::prepare::count;
-use crate::{AttemptRecord, AuditRange, EventHead, StoreError};
+use crate::{
+    AUDIT_SCAN_ROWS_MAX, AttemptRecord, AuditFilter, AuditPage, AuditRange, EventHead, StoreError,
+};
 
 pub(crate) const BODY_BY_ID: &str = "SELECT body, checksum FROM jobs WHERE dispatch_id = ?1";
 pub(crate) const BODY_BY_TENANT: &str =
@@ -22,18 +24,23 @@ pub(crate) const EVENT_HEAD: &str =
     "SELECT dispatch_id, last_seq, log_bytes FROM events WHERE dispatch_id = ?1";
 pub(crate) const AUDIT: &str = "SELECT seq, at, tenant_id, actor, action, subject, detail,
     prev_hash, hash FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+const AUDIT_BACKWARDS: &str = "SELECT seq, at, tenant_id, actor, action, subject, detail,
+    prev_hash, hash FROM audit WHERE seq < ?1 ORDER BY seq DESC";
+const AUDIT_OF_TENANT: &str = "SELECT seq, at, tenant_id, actor, action, subject, detail,
+    prev_hash, hash FROM audit INDEXED BY audit_by_tenant
+    WHERE seq < ?1 AND tenant_id = ?2 ORDER BY seq DESC";
 pub(crate) const AUDIT_LAST: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
 pub(crate) const KEY_BY_HASH: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
-    status, created_at, expires_at, last_used_at, usage_count, checksum FROM api_keys
+    status, created_at, expires_at, last_used_at, usage_count, checksum, name FROM api_keys
     WHERE key_hash = ?1";
 pub(crate) const KEY_BY_ID: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
-    status, created_at, expires_at, last_used_at, usage_count, checksum FROM api_keys
+    status, created_at, expires_at, last_used_at, usage_count, checksum, name FROM api_keys
     WHERE api_key_id = ?1";
 pub(crate) const KEYS: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix, scopes,
-    status, created_at, expires_at, last_used_at, usage_count, checksum FROM api_keys
+    status, created_at, expires_at, last_used_at, usage_count, checksum, name FROM api_keys
     WHERE api_key_id < ?1 ORDER BY api_key_id DESC LIMIT ?2";
 pub(crate) const KEYS_BY_TENANT: &str = "SELECT api_key_id, tenant_id, key_hash, key_prefix,
-    scopes, status, created_at, expires_at, last_used_at, usage_count, checksum
+    scopes, status, created_at, expires_at, last_used_at, usage_count, checksum, name
     FROM api_keys INDEXED BY api_keys_by_tenant
     WHERE api_key_id < ?1 AND tenant_id = ?3 ORDER BY api_key_id DESC LIMIT ?2";
 
@@ -86,17 +93,25 @@ pub(crate) fn sound_body(row: &Row<'_>) -> Result<String, StoreError> {
 
 /// Checksum of a key: everything but its use, which changes all the time.
 pub(crate) fn key_sum(key: &ApiKeyRecord) -> i64 {
-    crate::prepare::checksum(&[
-        key.id.to_string().as_bytes(),
+    let id = key.id.to_string();
+    let (scopes, created_at) = (scopes_text(&key.scopes), crate::prepare::millis(key.created_at));
+    // No instant is negative.
+    let expires_at = key.expires_at.map_or(-1, crate::prepare::millis);
+    let (created_at, expires_at) = (created_at.to_be_bytes(), expires_at.to_be_bytes());
+    let parts: [&[u8]; 9] = [
+        id.as_bytes(),
         key.tenant.as_str().as_bytes(),
         &key.hash.0,
         key.prefix.as_bytes(),
-        scopes_text(&key.scopes).as_bytes(),
+        scopes.as_bytes(),
         crate::keys::status_name(key.status).as_bytes(),
-        &crate::prepare::millis(key.created_at).to_be_bytes(),
-        // No instant is negative.
-        &key.expires_at.map_or(-1, crate::prepare::millis).to_be_bytes(),
-    ])
+        &created_at,
+        &expires_at,
+        key.name.as_bytes(),
+    ];
+    // Rows from before there were names have the sum without one.
+    let named = parts.len() - usize::from(key.name.is_empty());
+    crate::prepare::checksum(&parts[..named])
 }
 
 pub(crate) fn attempt(row: &Row<'_>) -> Result<AttemptRecord, StoreError> {
@@ -129,6 +144,7 @@ pub(crate) fn key(row: &Row<'_>) -> Result<ApiKeyRecord, StoreError> {
         tenant: row.get::<_, String>(1)?.parse()?,
         hash: KeyHash(row.get(2)?),
         prefix: row.get(3)?,
+        name: row.get(11)?,
         scopes: scopes(&row.get::<_, String>(4)?)?,
         status: key_status(&row.get::<_, String>(5)?)?,
         created_at: instant(row, 6)?,
@@ -160,19 +176,48 @@ fn scopes(text: &str) -> Result<BTreeSet<Scope>, StoreError> {
 }
 
 pub(crate) fn audit_rows(db: &Connection, range: AuditRange) -> Result<Vec<AuditRow>, StoreError> {
-    many(db, AUDIT, params![count(range.after), range.limit], |row| {
-        let actor: Option<String> = row.get(3)?;
-        Ok(AuditRow {
-            seq: number(row, 0)?,
-            at: instant(row, 1)?,
-            tenant: row.get::<_, String>(2)?.parse()?,
-            actor: actor.map(|id| id.parse()).transpose()?,
-            action: row.get(4)?,
-            subject: row.get(5)?,
-            detail: row.get(6)?,
-            prev_hash: row.get(7)?,
-            hash: row.get(8)?,
-        })
+    many(db, AUDIT, params![count(range.after), range.limit], audit_row)
+}
+
+/// Rows are looked at one by one until there are enough, or the bound is reached.
+pub(crate) fn audit_page(db: &Connection, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
+    let before = filter.before.map_or(i64::MAX, count);
+    let mut statement = db.prepare_cached(match filter.tenant {
+        Some(_) => AUDIT_OF_TENANT,
+        None => AUDIT_BACKWARDS,
+    })?;
+    let mut rows = match &filter.tenant {
+        Some(tenant) => statement.query(params![before, tenant.as_str()])?,
+        None => statement.query(params![before])?,
+    };
+    let mut page = AuditPage { rows: Vec::new(), next: None };
+    let mut last = None;
+    for looked_at in 0.. {
+        let Some(row) = rows.next()? else { break };
+        if page.rows.len() == filter.limit as usize || looked_at == AUDIT_SCAN_ROWS_MAX {
+            page.next = last;
+            break;
+        }
+        last = Some(number(row, 0)?);
+        if filter.wants(instant(row, 1)?, row.get_ref(4)?.as_str().unwrap_or_default()) {
+            page.rows.push(audit_row(row)?);
+        }
+    }
+    Ok(page)
+}
+
+fn audit_row(row: &Row<'_>) -> Result<AuditRow, StoreError> {
+    let actor: Option<String> = row.get(3)?;
+    Ok(AuditRow {
+        seq: number(row, 0)?,
+        at: instant(row, 1)?,
+        tenant: row.get::<_, String>(2)?.parse()?,
+        actor: actor.map(|id| id.parse()).transpose()?,
+        action: row.get(4)?,
+        subject: row.get(5)?,
+        detail: row.get(6)?,
+        prev_hash: row.get(7)?,
+        hash: row.get(8)?,
     })
 }
 
