@@ -5,6 +5,7 @@
 
 mod bench;
 mod dispatch;
+mod mcp;
 mod operate;
 mod promote;
 mod read;
@@ -19,6 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 pub use dispatch::DispatchArgs;
+pub use mcp::{McpArgs, McpClient, McpCommand, McpInstallArgs};
 pub use operate::{
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
     ScriptedArgs, ServeArgs,
@@ -151,6 +153,8 @@ pub enum Command {
     Usage(UsageArgs),
     /// What can run on the server, and what runs now
     Fleet,
+    /// Serve AI assistants: an MCP server on standard input and output
+    Mcp(McpArgs),
     /// Check this machine and say what to do
     Doctor(DoctorArgs),
     /// Attack a sandbox of this machine from inside and say what held

@@ -13,6 +13,8 @@ pub(crate) mod events;
 pub(crate) mod fleet;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod mcp;
+pub(crate) mod mcp_install;
 pub(crate) mod network;
 pub(crate) mod promote;
 pub(crate) mod scripted;
@@ -26,7 +28,7 @@ pub(crate) mod workspaces;
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use outpost_args::{AgentsCommand, Command, SecretsCommand, WorkspacesCommand};
+use outpost_args::{AgentsCommand, Command, McpCommand, SecretsCommand, WorkspacesCommand};
 
 /// Runs a command.
 pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
@@ -63,6 +65,11 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
             }
         }
         Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,
+        Command::Mcp(args) => match args.command {
+            None => Box::pin(mcp::serve(ctx)).await,
+            Some(McpCommand::Tools) => mcp::tools(ui),
+            Some(McpCommand::Install(args)) => mcp_install::run(ctx, &args),
+        },
         Command::Fleet => fleet::run(ui, &*ctx.connect().await?.api).await,
         Command::Agents(args) => match args.command {
             AgentsCommand::Ls => agents::ls(ctx).await,
