@@ -53,6 +53,8 @@ const GUARDED: [ErrorCode; 5] = [
         routes::delete_workspace,
         routes::promote,
         routes::promotion,
+        routes::mcp,
+        routes::mcp_resource,
         routes::fleet,
         routes::health_fleet,
         routes::health,

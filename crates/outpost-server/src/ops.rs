@@ -38,6 +38,8 @@ pub(crate) enum Op {
     DeleteWorkspace,
     Promote,
     Promotion,
+    Mcp,
+    McpResource,
     Fleet,
     HealthFleet,
     Health,
@@ -49,7 +51,7 @@ pub(crate) enum Op {
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -70,6 +72,8 @@ impl Op {
         Self::DeleteWorkspace,
         Self::Promote,
         Self::Promotion,
+        Self::Mcp,
+        Self::McpResource,
         Self::Fleet,
         Self::HealthFleet,
         Self::Health,
@@ -98,6 +102,8 @@ impl Op {
             Self::Workspace | Self::DeleteWorkspace => "/workspaces/{id}",
             Self::Promote => "/promote",
             Self::Promotion => "/promote/{id}",
+            Self::Mcp => "/mcp",
+            Self::McpResource => "/.well-known/oauth-protected-resource/mcp",
             Self::Fleet => "/fleet",
             Self::HealthFleet => "/health/fleet",
             Self::Health => "/health",
@@ -112,6 +118,7 @@ impl Op {
     pub(crate) const fn method(self) -> Method {
         match self {
             Self::CreateDispatch | Self::RekeySecrets | Self::Promote => Method::POST,
+            Self::Mcp => Method::POST,
             Self::PutSecret => Method::PUT,
             Self::ChangeNetwork => Method::PATCH,
             Self::CancelDispatch | Self::DeleteSecret | Self::DeleteWorkspace => Method::DELETE,
@@ -134,6 +141,7 @@ impl Op {
             | Self::Artifacts
             | Self::Workspace
             | Self::Promotion
+            | Self::Mcp
             | Self::Fleet
             | Self::HealthFleet => Access::Key(Scope::Status),
             Self::PutSecret
@@ -142,7 +150,12 @@ impl Op {
             | Self::RekeySecrets
             | Self::Usage => Access::Key(Scope::Admin),
             Self::Artifact => Access::KeyOrSignature(Scope::Status),
-            Self::Health | Self::Live | Self::Ready | Self::OpenApi | Self::Docs => Access::Open,
+            Self::Health
+            | Self::Live
+            | Self::Ready
+            | Self::OpenApi
+            | Self::Docs
+            | Self::McpResource => Access::Open,
         }
     }
 
@@ -190,6 +203,12 @@ impl Op {
                 ErrorCode::ForgeCredentials,
                 ErrorCode::NotSupported,
                 ErrorCode::SecretsUnavailable,
+            ],
+            Self::Mcp => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
             ],
             Self::RekeySecrets => &[ErrorCode::InvalidField, ErrorCode::SecretsUnavailable],
             Self::GetDispatch

@@ -69,8 +69,8 @@ pub(crate) fn write(
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if error.code == ErrorCode::Unauthorized {
-        headers
-            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"outpost\""));
+        let bearer = HeaderValue::from_static("Bearer realm=\"outpost\"");
+        headers.entry(header::WWW_AUTHENTICATE).or_insert(bearer);
     }
     headers.insert(header::CONTENT_TYPE, PROBLEM_TYPE);
     headers.remove(header::CONTENT_LENGTH);

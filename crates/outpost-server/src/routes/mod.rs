@@ -4,6 +4,7 @@ mod artifacts;
 mod dispatch;
 mod health;
 mod ids;
+mod mcp;
 mod promote;
 mod secrets;
 mod streams;
@@ -18,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
+use outpost_mcp::McpHttp;
 use serde::Serialize;
 
 use crate::edge::{RequestIds, edge};
@@ -36,6 +38,7 @@ pub(crate) use health::{
     __path_docs, __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi,
     __path_ready,
 };
+pub(crate) use mcp::{__path_message as __path_mcp, __path_resource as __path_mcp_resource};
 pub(crate) use promote::{__path_get as __path_promotion, __path_promote};
 pub(crate) use secrets::{
     __path_delete as __path_delete_secret, __path_list as __path_secrets,
@@ -58,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) openapi: Bytes,
     pub(crate) docs: Bytes,
     pub(crate) health: Bytes,
+    pub(crate) mcp: McpHttp,
 }
 
 /// All routes over `backend`.
@@ -69,13 +73,17 @@ pub fn router(config: ServerConfig, backend: Arc<dyn Backend>) -> Router {
         openapi: Bytes::from(crate::openapi_json()),
         docs: Bytes::from(crate::openapi::docs_html()),
         health: health::alive(),
+        mcp: McpHttp::new(config.heartbeat),
         config,
         backend,
     });
     Op::ALL
         .into_iter()
         .fold(Router::new(), |router, op| {
-            let route = guarded(&shared, op.access(), handler(op));
+            let mut route = guarded(&shared, op.access(), handler(op));
+            if op == Op::Mcp {
+                route = route.layer(from_fn_with_state(Arc::clone(&shared), mcp::challenge));
+            }
             router.route(op.path(), route)
         })
         .fallback(|| async { Refusal(no_route()).into_response() })
@@ -124,6 +132,8 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::DeleteWorkspace => on(filter, workspaces::delete),
         Op::Promote => on(filter, promote::promote),
         Op::Promotion => on(filter, promote::get),
+        Op::Mcp => on(filter, mcp::message),
+        Op::McpResource => on(filter, mcp::resource),
         Op::Fleet => on(filter, health::fleet),
         Op::HealthFleet => on(filter, health::health_fleet),
         Op::Health => on(filter, health::health),

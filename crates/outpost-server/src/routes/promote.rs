@@ -112,7 +112,7 @@ pub(crate) async fn get(
 }
 
 /// Checks the bounds of every field.
-fn check(request: &PromoteRequest) -> Result<(), ApiError> {
+pub(crate) fn check(request: &PromoteRequest) -> Result<(), ApiError> {
     let optional = [
         ("branch", &request.branch, PROMOTE_BRANCH_BYTES_MAX),
         ("title", &request.title, PROMOTE_TITLE_BYTES_MAX),

@@ -88,6 +88,12 @@ fn row(operation: &str, id: &str) -> Row {
             status: 201,
         },
         "getPromotion" => get(format!("/promote/{id}")),
+        "mcp" => Row {
+            path: "/mcp".into(),
+            body: Some(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})),
+            status: 200,
+        },
+        "mcpResource" => get("/.well-known/oauth-protected-resource/mcp".into()),
         "fleet" => get("/fleet".into()),
         "healthFleet" => get("/health/fleet".into()),
         "health" => get("/health".into()),

@@ -10,6 +10,7 @@ mod contract;
 mod edge;
 mod harness;
 mod logs;
+mod mcp;
 mod memory;
 mod memory_promote;
 mod promote;
