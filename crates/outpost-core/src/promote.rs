@@ -119,6 +119,8 @@ pub struct PromotionFacts {
     pub protected_paths: Vec<String>,
     /// The branch is there with the commit.
     pub pushed: bool,
+    /// The tries to push ended without an answer: it may be there.
+    pub may_be_pushed: bool,
     /// The pull request.
     pub pull_request: Option<PullRequestView>,
     /// For a person.
@@ -236,6 +238,7 @@ impl Promotion {
                 behind_by: None,
                 protected_paths: Vec::new(),
                 pushed: false,
+                may_be_pushed: false,
                 pull_request: None,
                 notes: Vec::new(),
             },
@@ -269,6 +272,13 @@ impl Promotion {
             PromotionState::Opening => PromotionStep::Open,
             PromotionState::Done | PromotionState::Failed { .. } => PromotionStep::Nothing,
         }
+    }
+
+    /// Whether its branch is, or may be, at the code host: then it keeps that name.
+    #[must_use]
+    pub const fn keeps_branch(&self) -> bool {
+        let is_failed = matches!(self.state, PromotionState::Failed { .. });
+        !is_failed || self.facts.pushed || self.facts.may_be_pushed
     }
 
     /// As a client sees it.
@@ -324,7 +334,11 @@ pub fn promote_step(
         }
         (_, E::TakenUp) => next.epoch += 1,
         (_, E::Credential { source }) => next.facts.credential = Some(source),
-        (_, E::Failed(failure)) => fail(&mut next, failure),
+        (state, E::Failed(failure)) => {
+            // A push that was refused was not made, and a look said so.
+            next.facts.may_be_pushed &= *state != S::Pushing;
+            fail(&mut next, failure);
+        }
         (_, E::Hindered { failure, pause_millis }) => hinder(&mut next, failure, pause_millis, now),
         (S::Requested, E::Prepared(checked)) => prepared(&mut next, checked),
         (S::Prepared, E::PushBegan) => reach(&mut next, S::Pushing),
@@ -373,7 +387,8 @@ fn again(next: &mut Promotion, plan: PromotionPlan, by: KeyId) {
     if next.facts.pushed {
         reach(next, PromotionState::Pushed);
     } else {
-        next.facts = PromotionFacts::default();
+        let may_be_pushed = next.facts.may_be_pushed;
+        next.facts = PromotionFacts { may_be_pushed, ..PromotionFacts::default() };
         reach(next, PromotionState::Requested);
     }
 }
@@ -381,6 +396,7 @@ fn again(next: &mut Promotion, plan: PromotionPlan, by: KeyId) {
 fn hinder(next: &mut Promotion, failure: PromotionFailure, pause: Option<u64>, now: Timestamp) {
     next.tries += 1;
     if next.tries >= PROMOTE_TRIES_MAX {
+        next.facts.may_be_pushed |= next.state == PromotionState::Pushing;
         return fail(next, failure);
     }
     let doubled = BACKOFF_MILLIS.saturating_mul(1 << next.tries.min(16).saturating_sub(1));

@@ -49,6 +49,22 @@ pub(crate) enum Op {
     Docs,
 }
 
+/// Codes of promoting.
+const PROMOTE_ERRORS: &[ErrorCode] = &[
+    ErrorCode::MalformedBody,
+    ErrorCode::InvalidField,
+    ErrorCode::NotFound,
+    ErrorCode::NotFinished,
+    ErrorCode::NothingToPromote,
+    ErrorCode::AlreadyPromoted,
+    ErrorCode::TargetMissing,
+    ErrorCode::PayloadTooLarge,
+    ErrorCode::UnsupportedMediaType,
+    ErrorCode::ForgeCredentials,
+    ErrorCode::NotSupported,
+    ErrorCode::SecretsUnavailable,
+];
+
 impl Op {
     /// All of them.
     pub(crate) const ALL: [Self; 29] = [
@@ -117,8 +133,9 @@ impl Op {
     /// Its method; GET answers HEAD too.
     pub(crate) const fn method(self) -> Method {
         match self {
-            Self::CreateDispatch | Self::RekeySecrets | Self::Promote => Method::POST,
-            Self::Mcp => Method::POST,
+            Self::CreateDispatch | Self::RekeySecrets | Self::Promote | Self::Mcp => Method::POST,
+            Self::CreateWebhook | Self::TestWebhook | Self::ReplayDelivery => Method::POST,
+            Self::DeleteWebhook => Method::DELETE,
             Self::PutSecret => Method::PUT,
             Self::ChangeNetwork => Method::PATCH,
             Self::CancelDispatch | Self::DeleteSecret | Self::DeleteWorkspace => Method::DELETE,
@@ -191,19 +208,7 @@ impl Op {
             Self::DeleteWorkspace => {
                 &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::WorkspaceInUse]
             }
-            Self::Promote => &[
-                ErrorCode::MalformedBody,
-                ErrorCode::InvalidField,
-                ErrorCode::NotFound,
-                ErrorCode::NotFinished,
-                ErrorCode::NothingToPromote,
-                ErrorCode::AlreadyPromoted,
-                ErrorCode::PayloadTooLarge,
-                ErrorCode::UnsupportedMediaType,
-                ErrorCode::ForgeCredentials,
-                ErrorCode::NotSupported,
-                ErrorCode::SecretsUnavailable,
-            ],
+            Self::Promote => PROMOTE_ERRORS,
             Self::Mcp => &[
                 ErrorCode::MalformedBody,
                 ErrorCode::InvalidField,

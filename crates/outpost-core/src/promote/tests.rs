@@ -252,6 +252,27 @@ fn asking_again_keeps_what_was_pushed() {
 }
 
 #[test]
+fn the_branch_stays_when_nobody_knows_whether_it_was_pushed() {
+    let step = |record: &Promotion, event| {
+        promote_step(record, event, None, Timestamp::from_millis(5)).unwrap()
+    };
+    let mut pushing = step(&begun(), PromotionEvent::Prepared(checked()));
+    pushing = step(&pushing, PromotionEvent::PushBegan);
+    let refused = step(&pushing, PromotionEvent::Failed(failure()));
+    assert!(!refused.keeps_branch() && pushing.keeps_branch());
+    for _ in 0..PROMOTE_TRIES_MAX {
+        let event = PromotionEvent::Hindered { failure: failure(), pause_millis: None };
+        pushing = step(&pushing, event);
+    }
+    assert_eq!((pushing.status(), pushing.keeps_branch()), (PromotionStatus::Failed, true));
+    let by = KeyId::from_parts(3, 3);
+    let again = step(&pushing, PromotionEvent::Again { plan: plan(), by });
+    assert!(again.facts.may_be_pushed && again.facts.commit.is_none());
+    let early = step(&again, PromotionEvent::Failed(failure()));
+    assert!(early.keeps_branch(), "the checks do not tell");
+}
+
+#[test]
 fn names_of_branches() {
     let id: DispatchId = "01J9Z3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
     for (task, branch) in [

@@ -32,7 +32,6 @@ struct Driver {
 
 /// Drives until it is over, or somebody else's.
 pub(super) async fn run(engine: Engine, promoter: Promoter, id: DispatchId, epoch: u32) {
-    let Ok(_turn) = engine.inner.promotions.at_once.acquire().await else { return };
     let record = match engine.inner.store.get(id).await {
         Ok(Some(record)) => record,
         other => return error!(%id, ?other, "a promotion has no dispatch that can be read"),
@@ -58,12 +57,15 @@ pub(super) async fn run(engine: Engine, promoter: Promoter, id: DispatchId, epoc
         if left > 0 {
             pause(left).await;
         }
+        // A driver that pauses holds up nobody.
+        let Ok(turn) = engine.inner.promotions.at_once.acquire().await else { return };
         let event = Box::pin(driver.step(&promotion)).await.unwrap_or_else(|error| match error {
             PromoteError::Refused(failure) => PromotionEvent::Failed(failure),
             PromoteError::Hindered { failure, pause_millis } => {
                 PromotionEvent::Hindered { failure, pause_millis }
             }
         });
+        drop(turn);
         driver.report(&promotion, event).await;
     }
     error!(%id, "a driver of a promotion gave up; the next server goes on");

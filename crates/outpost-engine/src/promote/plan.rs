@@ -13,10 +13,8 @@ const TITLE_CHARS_MAX: usize = 72;
 
 /// Refuses another branch than the one that is, or may be, pushed.
 pub(super) fn same_branch(found: &Promotion, request: &PromoteRequest) -> Result<(), ApiError> {
-    let may_change =
-        found.status() == outpost_types::PromotionStatus::Failed && !found.facts.pushed;
     match &request.branch {
-        Some(branch) if *branch != found.plan.branch && !may_change => {
+        Some(branch) if *branch != found.plan.branch && found.keeps_branch() => {
             let message = format!("It was promoted to the branch {}.", found.plan.branch);
             Err(ApiError::new(ErrorCode::AlreadyPromoted, message)
                 .with_hint("Leave `branch` out to get that promotion."))
@@ -41,7 +39,7 @@ pub(super) fn of(
         return Err(nothing("The dispatch left no changes.")
             .with_hint("`GET /dispatch/{id}/diff` shows what there is."));
     }
-    let pushed = found.filter(|found| found.facts.pushed).map(|found| found.plan.branch.clone());
+    let pushed = found.filter(|found| found.keeps_branch()).map(|found| found.plan.branch.clone());
     let branch = pushed.or_else(|| request.branch.clone());
     let branch = branch.unwrap_or_else(|| default_branch(&spec.task, record.id));
     if !is_branch_name(&branch) {

@@ -356,7 +356,7 @@ impl Served {
         };
         let other = |n: usize| pull(9_000 + n as u64, "other", "0", gitlab);
         let matches = |item: &&Value| head(item) == wanted;
-        let own = state.pulls.iter().filter(matches).cloned().filter(|_| !hide);
+        let own = state.pulls.iter().filter(|item| !hide && matches(item)).cloned();
         let all: Vec<Value> = (0..state.others).map(other).chain(own).collect();
         let number = |name: &str| request.parameter(name).parse::<usize>().unwrap();
         let (page, size) = (number("page"), number("per_page"));
