@@ -134,8 +134,6 @@ impl Op {
     pub(crate) const fn method(self) -> Method {
         match self {
             Self::CreateDispatch | Self::RekeySecrets | Self::Promote | Self::Mcp => Method::POST,
-            Self::CreateWebhook | Self::TestWebhook | Self::ReplayDelivery => Method::POST,
-            Self::DeleteWebhook => Method::DELETE,
             Self::PutSecret => Method::PUT,
             Self::ChangeNetwork => Method::PATCH,
             Self::CancelDispatch | Self::DeleteSecret | Self::DeleteWorkspace => Method::DELETE,
