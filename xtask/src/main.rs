@@ -27,6 +27,7 @@ const USAGE: &str = "\
 Automation of the Outpost workspace.
 
   cargo xtask test [--quick] [--keep-going]   everything CI runs, in the same order
+  cargo xtask test --only STEP                one step of it, with what an earlier run has built
   cargo xtask tidy                            the style law: crate levels, lengths, lints, links, licences
   cargo xtask fuzz [--seconds N] [--target T] search inputs that break a parser, 60 s for each target
   cargo xtask openapi [--check]               write the documents in openapi/, or compare them
@@ -67,11 +68,17 @@ fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
             tidy::command(&root)
         }
         "test" => {
-            only(&["--quick", "--keep-going"])?;
+            let step = options.iter().position(|option| option == "--only");
+            let step = step.and_then(|at| options.get(at + 1)).map(String::as_str);
+            only(&["--quick", "--keep-going", "--only", step.unwrap_or_default()])?;
             let root = workspace::root()?;
             test::command(
                 &root,
-                test::Options { quick: flag("--quick"), keep_going: flag("--keep-going") },
+                test::Options {
+                    quick: flag("--quick"),
+                    keep_going: flag("--keep-going"),
+                    only: step.map(str::to_owned),
+                },
             )
         }
         "fuzz" => {

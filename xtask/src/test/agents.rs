@@ -40,16 +40,26 @@ impl Agent {
     /// Why this machine cannot install the agent; `None` when it can.
     pub(super) fn missing_tool(self) -> Option<String> {
         match self.needs {
-            Needs::Npm => {
-                missing_npm(&first_line("node", &["--version"]), &first_line("npm", &["--version"]))
-            }
-            Needs::Python => {
-                let script = "import sys, venv, ensurepip; print(sys.version_info.minor)";
-                let found = PYTHONS.iter().filter_map(|python| first_line(python, &["-c", script]));
-                missing_python(found)
-            }
+            Needs::Npm => missing_npm_here(),
+            Needs::Python => missing_python(PYTHONS.iter().filter_map(|python| minor_of(python))),
         }
     }
+}
+
+/// Why this machine cannot install from npm; `None` when it can.
+pub(super) fn missing_npm_here() -> Option<String> {
+    missing_npm(&first_line("node", &["--version"]), &first_line("npm", &["--version"]))
+}
+
+/// A Python that can make the environments the tests use.
+pub(super) fn python() -> Option<&'static str> {
+    PYTHONS.into_iter().find(|python| missing_python(minor_of(python).into_iter()).is_none())
+}
+
+/// Minor version of a Python 3 with venv.
+fn minor_of(python: &str) -> Option<String> {
+    let script = "import sys, venv, ensurepip; print(sys.version_info.minor)";
+    first_line(python, &["-c", script])
 }
 
 fn missing_npm(node: &Option<String>, npm: &Option<String>) -> Option<String> {

@@ -5,6 +5,8 @@
 //! counts as one. Deliberately absent: retries. A test that passes on the second try is a failure.
 
 mod agents;
+mod clients;
+mod contract;
 mod counts;
 pub(crate) mod process;
 mod steps;
@@ -47,12 +49,14 @@ const KEY_VARIABLES: [&str; 9] = [
 ];
 
 /// What the user asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// Leave out what needs installs or minutes.
     pub(crate) quick: bool,
     /// Run the remaining steps after a failure.
     pub(crate) keep_going: bool,
+    /// Run only the step of this name.
+    pub(crate) only: Option<String>,
 }
 
 /// How a step ended.
@@ -190,7 +194,12 @@ fn judge(end: anyhow::Result<End>, reason: &Reason) -> Outcome {
 pub(crate) fn command(root: &Path, options: Options) -> anyhow::Result<ExitCode> {
     let bench = Bench::new(root);
     let mut rows = Vec::new();
-    for step in steps::all(options.quick) {
+    let mut steps = steps::all(options.quick);
+    if let Some(name) = &options.only {
+        steps.retain(|step| step.name == *name);
+        anyhow::ensure!(!steps.is_empty(), "there is no step {name:?}; the summary names them");
+    }
+    for step in steps {
         println!("\n==> {}", step.name);
         let started = Instant::now();
         let mut counts = Counts::default();

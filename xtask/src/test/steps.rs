@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::agents::{AGENTS, Agent};
+use super::clients::clients;
+use super::contract::contract;
 use super::counts::Counts;
 use super::process::{self, Stream};
 use super::{Bench, Outcome, Reason, judge, show};
@@ -74,6 +76,8 @@ pub(super) fn all(quick: bool) -> Vec<Step> {
     if !quick {
         steps.push(Step::cargo("doc tests", TEST_SECONDS_MAX, &["test", "--workspace", "--doc"]));
         steps.push(Step::new("demo", |bench, _| demo(bench)));
+        steps.push(Step::new("clients", |bench, _| clients(bench, &bench.root.join(BINARY))));
+        steps.push(Step::new("schemathesis", |bench, _| contract(bench, &bench.root.join(BINARY))));
         let deny = Step::new("cargo-deny", deny);
         // Tidy holds licences, bans and sources everywhere; building cargo-deny takes minutes.
         steps.push(Step { required_in_ci: false, ..deny });
@@ -191,7 +195,7 @@ mod tests {
     #[test]
     fn quick_leaves_out_installs_and_minutes() {
         assert_eq!(names(true), ["format", "tidy", "clippy", "build", "tests"]);
-        assert_eq!(names(false).len(), 13);
+        assert_eq!(names(false).len(), 15);
     }
 
     #[test]
