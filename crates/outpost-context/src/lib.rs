@@ -3,6 +3,10 @@
 //! Pure: bytes in, text out. No file is opened here and no clock is read; the caller hands in both. Bounded: what is read
 //! of each file, the length of the result in tokens, and the time per byte, which is constant.
 
+mod build;
 pub mod scrub;
 
+pub use build::{
+    CONTEXT_FILE_BYTES_MAX, Day, Read, TOKEN_CHARS, Wanted, budget_tokens, build, tokens, wanted,
+};
 pub use scrub::{Finding, PatchScrubber, Redactions, Scrubbed, Scrubber, StreamScrubber};

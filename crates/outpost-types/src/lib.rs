@@ -9,6 +9,7 @@ mod api;
 mod api_key;
 mod artifact;
 mod audit;
+mod context;
 mod dispatch;
 mod error;
 mod event;
@@ -33,6 +34,9 @@ pub use api_key::{CreateKey, CreatedKey, KeyQuery, KeyView, KeysApi, RotateKey};
 pub use artifact::ArtifactView;
 pub use audit::{
     AuditActor, AuditApi, AuditCheck, AuditQuery, AuditView, ExportAudit, VerifyAudit,
+};
+pub use context::{
+    ContextKind, ContextSection, ContextSkip, ContextSkipReason, ContextTrim, ContextView,
 };
 pub use dispatch::{
     CancelRequest, CheckResult, ContextLevel, Created, DispatchRequest, DispatchView, Isolation,
