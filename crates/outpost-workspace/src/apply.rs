@@ -135,7 +135,7 @@ fn detail(stderr: &[u8]) -> String {
     lines.join("\n")
 }
 
-fn run(dir: &Path, args: &[&str], input: &[u8]) -> Result<Output, ApplyError> {
+pub(crate) fn run(dir: &Path, args: &[&str], input: &[u8]) -> Result<Output, ApplyError> {
     run_with(dir, args, input, &[])
 }
 

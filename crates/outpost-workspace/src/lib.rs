@@ -37,6 +37,7 @@ mod setup;
 mod snapshot;
 mod source;
 mod start;
+mod told;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,7 @@ pub use setup::{
     Setup, SetupError, SetupJob, SetupNetwork, SetupRequest, SetupSpec,
 };
 pub use source::RepoSource;
+pub use told::{Beginning, beginning_of, tracked_files_of};
 
 /// Largest repository kept in the cache unless the operator sets another bound, bytes on disk (5 GiB).
 pub const REPO_BYTES_MAX_DEFAULT: u64 = 5 * 1024 * 1024 * 1024;
