@@ -28,6 +28,7 @@ pub(crate) async fn run(server: &Rc<Server>) {
     let nobody_limits = Limits {
         host_attempts_max: u32::MAX,
         tenant_attempts_max: None,
+        tenant_attempts_max_of: std::collections::BTreeMap::new(),
         agent_attempts_max_default: u32::MAX,
         agent_attempts_max: std::collections::BTreeMap::new(),
     };

@@ -166,6 +166,7 @@ fn limits(rng: &mut Rng) -> Limits {
     Limits {
         host_attempts_max: u32::try_from(rng.range(1, 4)).unwrap_or(1),
         tenant_attempts_max: tenant,
+        tenant_attempts_max_of: BTreeMap::new(),
         agent_attempts_max_default: u32::try_from(rng.range(1, 3)).unwrap_or(1),
         agent_attempts_max: BTreeMap::from([(codex, of_codex)]),
     }

@@ -38,6 +38,7 @@ fn plan(job: Job) -> Plan {
         limits: Limits {
             host_attempts_max: 2,
             tenant_attempts_max: None,
+            tenant_attempts_max_of: BTreeMap::new(),
             agent_attempts_max_default: 1,
             agent_attempts_max: BTreeMap::new(),
         },

@@ -87,6 +87,8 @@ pub(crate) struct ConcurrencyFile {
     #[serde(default)]
     pub(crate) host: Option<u32>,
     #[serde(default)]
+    pub(crate) tenant: Option<u32>,
+    #[serde(default)]
     pub(crate) agents: BTreeMap<AgentId, u32>,
 }
 

@@ -70,6 +70,8 @@ pub struct Config {
     pub rate_limit_per_minute: Option<NonZeroU32>,
     /// Most dispatches at once on this host.
     pub concurrency: u32,
+    /// Most dispatches at once of a tenant that has no quota of its own.
+    pub tenant_concurrency: Option<u32>,
     /// Most dispatches at once of single agents; others have their profile's own number.
     pub agent_concurrency: BTreeMap<AgentId, u32>,
     /// Repositories may be paths of this machine.
@@ -134,6 +136,7 @@ impl Config {
                 .unwrap_or_else(|| dir.admin_key_file()),
             rate_limit_per_minute: file.rate_limit_per_minute,
             concurrency: flags.concurrency.or(file.concurrency.host).unwrap_or(CONCURRENCY_DEFAULT),
+            tenant_concurrency: file.concurrency.tenant,
             agent_concurrency: file.concurrency.agents,
             allow_local_repos: flags
                 .allow_local_repos
@@ -172,6 +175,7 @@ impl Config {
             }
         };
         bounds("concurrency", self.concurrency)?;
+        bounds("concurrency.tenant", self.tenant_concurrency.unwrap_or(1))?;
         for (agent, value) in &self.agent_concurrency {
             bounds(&format!("concurrency.agents.{agent}"), *value)?;
         }
@@ -269,6 +273,7 @@ mod tests {
     fn what_is_out_of_bounds_is_named() {
         for (text, name) in [
             ("[concurrency]\nhost = 0", "concurrency"),
+            ("[concurrency]\ntenant = 0", "concurrency.tenant"),
             ("[concurrency.agents]\nclaude = 5000", "concurrency.agents.claude"),
             ("[model]\nscript = \"x.toml\"", "script"),
             ("[retention]\nlog_days = 0", "retention.log_days"),

@@ -18,8 +18,10 @@ use crate::line::{self, Line, Lines};
 pub struct Limits {
     /// On this host.
     pub host_attempts_max: u32,
-    /// Of one tenant; `None` is no limit beyond the others.
+    /// Of one tenant, where not said otherwise; `None` is no limit beyond the others.
     pub tenant_attempts_max: Option<u32>,
+    /// Of tenants for which it is said otherwise; one with 0 waits.
+    pub tenant_attempts_max_of: BTreeMap<TenantId, u32>,
     /// Of one agent, where not said otherwise.
     pub agent_attempts_max_default: u32,
     /// Of agents for which it is said otherwise.
@@ -31,6 +33,12 @@ impl Limits {
     #[must_use]
     pub fn of_agent(&self, agent: &AgentId) -> u32 {
         self.agent_attempts_max.get(agent).copied().unwrap_or(self.agent_attempts_max_default)
+    }
+
+    /// Most live attempts of that tenant at once.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &TenantId) -> Option<u32> {
+        self.tenant_attempts_max_of.get(tenant).copied().or(self.tenant_attempts_max)
     }
 }
 
@@ -74,7 +82,7 @@ impl Slots {
     fn refusal(&self, agent: &AgentId, tenant: &TenantId, limits: &Limits) -> Option<QueueReason> {
         if self.total >= limits.host_attempts_max {
             Some(QueueReason::HostLimit)
-        } else if limits.tenant_attempts_max.is_some_and(|max| self.of_tenant(tenant) >= max) {
+        } else if limits.of_tenant(tenant).is_some_and(|max| self.of_tenant(tenant) >= max) {
             Some(QueueReason::TenantLimit)
         } else if self.of_agent(agent) >= limits.of_agent(agent) {
             Some(QueueReason::AgentLimit)

@@ -418,7 +418,7 @@ impl EngineApi {
         let config = &self.engine.inner.config;
         let queue = self.engine.inner.waiting.queue();
         if queue.waiting() < config.waiting_count_max {
-            return Ok(queue.reason(dispatch, &config.limits));
+            return Ok(queue.reason(dispatch, &self.engine.inner.access.limits()));
         }
         let message = format!("The queue is full: {} waiting.", config.waiting_count_max);
         Err(ApiError::new(ErrorCode::Unavailable, message)
@@ -437,7 +437,7 @@ impl EngineApi {
         view.queue_position = queue.position(record);
         if view.queue_reason.is_some() {
             // What is on record is why it had to wait at first; this is why it still does.
-            let reason = queue.reason(record, &self.engine.inner.config.limits);
+            let reason = queue.reason(record, &self.engine.inner.access.limits());
             view.queue_reason = reason.map(|reason| reason.message().to_owned());
         }
         drop(queue);

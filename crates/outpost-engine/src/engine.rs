@@ -1,13 +1,12 @@
 //! The engine: makes transitions of the pure core durable, then executes their effects.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outpost_core::{Dispatch, Event, Limits, RetentionRules, State, effects};
 use outpost_runner::{Resume, ResumeStage, Runner};
-use outpost_store::{AuditEntry, KeyHash, Store, StoreError};
+use outpost_store::{AuditEntry, Store, StoreError};
 use outpost_types::{AttemptId, DispatchId, Failure, FailureCode, KeyId, Timestamp};
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -15,7 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::World;
 use crate::effects::lock;
-use crate::keys::KnownKey;
+use crate::keys::Access;
 use crate::live::{Live, LiveSet};
 use crate::retention::Reached;
 use crate::secrets::Secrets;
@@ -72,7 +71,7 @@ pub(crate) struct Inner {
     pub(crate) waiting: Waiting,
     /// Held while the last event of an ended dispatch is appended.
     pub(crate) mending: Mutex<()>,
-    pub(crate) keys: RwLock<HashMap<KeyHash, KnownKey>>,
+    pub(crate) access: Access,
     pub(crate) promotions: crate::promote::Promotions,
     /// How far retention is; held for one look.
     pub(crate) reached: tokio::sync::Mutex<Reached>,
@@ -101,6 +100,9 @@ impl Engine {
         world: Arc<dyn World>,
     ) -> Result<Self, OpenError> {
         std::fs::create_dir_all(config.data_dir.join("dispatches"))?;
+        let mut cursor_secret = [0; 32];
+        world.fill(&mut cursor_secret);
+        let access = Access::new(config.limits.clone(), cursor_secret);
         let engine = Self {
             inner: Arc::new(Inner {
                 config,
@@ -112,15 +114,17 @@ impl Engine {
                 live: Arc::default(),
                 waiting: Waiting::default(),
                 mending: Mutex::default(),
-                keys: RwLock::new(HashMap::new()),
+                access,
                 promotions: crate::promote::Promotions::default(),
                 reached: tokio::sync::Mutex::default(),
             }),
         };
-        engine.load_keys().await?;
+        engine.load_access().await?;
         engine.inner.config.secrets.settle().await;
         engine.recover().await?;
         engine.inner.tasks.spawn(TaskKind::Placer, "all", crate::placer::run(engine.clone()));
+        let uses = crate::keys::run(engine.clone());
+        engine.inner.tasks.spawn(TaskKind::Reconciler, "key uses", uses);
         let retention = crate::retention::run(engine.clone());
         engine.inner.tasks.spawn(TaskKind::Reconciler, "retention", retention);
         let runner = Arc::clone(&engine.inner.runner);
@@ -212,6 +216,7 @@ impl Engine {
             *lock(&live.commands) = None;
         }
         self.inner.tasks.close(Duration::from_secs(CLOSE_SECONDS_MAX)).await;
+        self.write_key_uses().await;
     }
 
     /// Ends everything: live attempts are cancelled, what their agents changed is collected. What
@@ -227,6 +232,7 @@ impl Engine {
             }
         }
         self.inner.tasks.close(Duration::from_secs(CLOSE_SECONDS_MAX)).await;
+        self.write_key_uses().await;
     }
 
     /// The wall clock.

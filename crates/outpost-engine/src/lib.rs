@@ -6,6 +6,7 @@
 //! their channels, output by `OUTPUT_LOG_BYTES_MAX`, events by `EVENTS_BYTES_MAX`. Absent: HTTP, the
 //! sandbox, git.
 
+mod access;
 mod api;
 mod artifacts;
 mod attempt;
@@ -23,6 +24,7 @@ mod retention;
 mod secrets;
 mod streams;
 mod tasks;
+mod trail;
 mod usage;
 mod waiting;
 

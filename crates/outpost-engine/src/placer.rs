@@ -75,7 +75,7 @@ async fn look(engine: &Engine) -> Look {
     tell_load(engine);
     let mut refused = BTreeSet::new();
     loop {
-        let next = waiting.queue().next(&engine.inner.config.limits, engine.now());
+        let next = waiting.queue().next(&engine.inner.access.limits(), engine.now());
         let Some(id) = next else { break };
         let placed = change(engine, id, |_| Some(Event::Placed));
         let (made, ()) = tokio::join!(placed, make_files(engine, id));
@@ -92,7 +92,7 @@ async fn look(engine: &Engine) -> Look {
     let fresh = waiting.take_fresh(TOLD_COUNT_MAX);
     look.more |= fresh.len() == TOLD_COUNT_MAX;
     each(engine, fresh, &mut look, |record| {
-        let reason = waiting.queue().reason(record, &engine.inner.config.limits)?;
+        let reason = waiting.queue().reason(record, &engine.inner.access.limits())?;
         matches!(record.state, State::Pending).then_some(Event::MustWait(reason))
     })
     .await;

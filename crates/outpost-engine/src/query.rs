@@ -41,7 +41,7 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
         .map_err(|error: T::Err| ApiError::field(field, error.to_string()))
 }
 
-fn instant(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
+pub(crate) fn instant(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
     text.map(str::parse).transpose().map_err(|_| {
         ApiError::field(field, "It must be an instant in RFC 3339, like 2026-01-31T09:30:00Z.")
     })

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, TenantId};
+use outpost_types::{Admission, Api, ApiError, ByteStream, Caller, DispatchId, TenantId};
 use thiserror::Error;
 
-/// Why a key does not work. All three answer 401; only the holder of the key learns which.
+/// Why a key does not work. The first three answer 401, the last 403; only the holder of the key learns which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum AuthError {
     /// There is no such key.
@@ -18,6 +18,9 @@ pub enum AuthError {
     /// Its time is over.
     #[error("This key has expired.")]
     Expired,
+    /// Its tenant is suspended.
+    #[error("The tenant of this key is suspended.")]
+    Suspended,
 }
 
 /// The engine as the server sees it. One value serves all requests.
@@ -26,9 +29,9 @@ pub enum AuthError {
 /// what was made durable by then stays.
 #[async_trait]
 pub trait Backend: Send + Sync {
-    /// Who `key` belongs to. Called for every request, so it must not block or do IO: the
+    /// Who `key` belongs to, and how much it may ask for. Called for every request, so it must not block or do IO: the
     /// intended shape is a hash of the key looked up in a map in memory.
-    fn authenticate(&self, key: &str) -> Result<Arc<Caller>, AuthError>;
+    fn authenticate(&self, key: &str) -> Result<Admission, AuthError>;
 
     /// The operations as `caller` sees them. Called once per request after the scope check.
     fn api(&self, caller: &Arc<Caller>) -> Arc<dyn Api>;

@@ -1,6 +1,7 @@
 //! Who may call a route: key, rate limit, scope, in this order. A caller who fails learns nothing
 //! about the object it asked for.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,9 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
-use outpost_types::{Api, ApiError, Caller, ErrorCode, Scope};
+use outpost_types::{Admission, Api, ApiError, Caller, ErrorCode, Scope};
 
+use crate::backend::AuthError;
 use crate::body::discard;
 use crate::limiter::RateState;
 use crate::ops::Access;
@@ -74,12 +76,14 @@ fn admit(
     headers: &HeaderMap,
     scope: Scope,
 ) -> (Result<Session, ApiError>, Option<RateState>) {
-    let caller = match authenticate(shared, headers) {
-        Ok(caller) => caller,
+    let Admission { caller, requests_per_minute } = match authenticate(shared, headers) {
+        Ok(admission) => admission,
         Err(error) => return (Err(error), None),
     };
-    let limiter = shared.limiter.as_ref();
-    let rate = match limiter.map(|limiter| limiter.take(caller.key, Instant::now())) {
+    let own = requests_per_minute.and_then(NonZeroU32::new);
+    let per_minute = own.or(shared.config.rate_limit_per_minute);
+    let take = |per_minute| shared.limiter.take(caller.key, per_minute, Instant::now());
+    let rate = match per_minute.map(take) {
         Some(Err(state)) => return (Err(rate_limited(state)), Some(state)),
         Some(Ok(state)) => Some(state),
         None => None,
@@ -94,15 +98,24 @@ fn admit(
     (Ok(Session { caller, api }), rate)
 }
 
-fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<Arc<Caller>, ApiError> {
-    let caller = shared.backend.authenticate(key_of(headers)?).map_err(|reason| {
-        ApiError::new(ErrorCode::Unauthorized, reason.to_string())
-            .with_hint("Ask the operator for a key that works.")
-    })?;
+fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<Admission, ApiError> {
+    let admission = shared.backend.authenticate(key_of(headers)?).map_err(refused)?;
+    let caller = &admission.caller;
     let span = tracing::Span::current();
     span.record("tenant", caller.tenant.as_str());
     span.record("key_id", tracing::field::display(caller.key));
-    Ok(caller)
+    Ok(admission)
+}
+
+fn refused(reason: AuthError) -> ApiError {
+    match reason {
+        AuthError::Suspended => ApiError::new(ErrorCode::TenantSuspended, reason.to_string())
+            .with_hint("Ask the operator of this server."),
+        AuthError::Unknown | AuthError::Revoked | AuthError::Expired => {
+            ApiError::new(ErrorCode::Unauthorized, reason.to_string())
+                .with_hint("Ask the operator for a key that works.")
+        }
+    }
 }
 
 fn rate_limited(state: RateState) -> ApiError {

@@ -36,21 +36,21 @@ struct Bucket {
 }
 
 /// The buckets of all keys.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Limiter {
-    per_minute: NonZeroU32,
     buckets: Mutex<HashMap<KeyId, Bucket>>,
 }
 
 impl Limiter {
-    /// `per_minute` requests for each key.
-    pub(crate) fn new(per_minute: NonZeroU32) -> Self {
-        Self { per_minute, buckets: Mutex::default() }
-    }
-
-    /// Takes one request of `key` at `now`; `Err` when there is none left.
-    pub(crate) fn take(&self, key: KeyId, now: Instant) -> Result<RateState, RateState> {
-        let capacity = f64::from(self.per_minute.get());
+    /// Takes one request of `key`, which may make `per_minute` of them, at `now`; `Err` when there is none
+    /// left. A limit that changed is in force at once.
+    pub(crate) fn take(
+        &self,
+        key: KeyId,
+        per_minute: NonZeroU32,
+        now: Instant,
+    ) -> Result<RateState, RateState> {
+        let capacity = f64::from(per_minute.get());
         let per_second = capacity / SECONDS_PER_MINUTE;
         let refilled = |bucket: &Bucket| {
             let seconds = now.saturating_duration_since(bucket.at).as_secs_f64();
@@ -58,6 +58,7 @@ impl Limiter {
         };
         let mut buckets = self.buckets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if buckets.len() >= KEYS_TRACKED_MAX && !buckets.contains_key(&key) {
+            // By this key's limit: one with a greater one gets at most a minute's worth of its own too early.
             buckets.retain(|_, bucket| refilled(bucket) < capacity);
             if buckets.len() >= KEYS_TRACKED_MAX {
                 buckets.clear();
@@ -71,7 +72,7 @@ impl Limiter {
         let left = bucket.tokens;
         drop(buckets);
         let state = RateState {
-            limit: self.per_minute.get(),
+            limit: per_minute.get(),
             remaining: left as u32,
             reset_seconds: ((capacity - left) / per_second).ceil() as u64,
             retry_after_seconds: if allowed {
@@ -95,6 +96,9 @@ impl RateState {
         for (name, value) in values {
             headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
         }
+        if let Ok(policy) = HeaderValue::try_from(format!("{};w=60", self.limit)) {
+            headers.insert(HeaderName::from_static("ratelimit-policy"), policy);
+        }
     }
 }
 
@@ -106,28 +110,33 @@ mod tests {
 
     #[test]
     fn a_burst_then_one_per_refill() {
-        let limiter = Limiter::new(NonZeroU32::new(60).unwrap());
+        let limiter = Limiter::default();
+        let sixty = NonZeroU32::new(60).unwrap();
         let (a, b) = (KeyId::from_parts(1, 1), KeyId::from_parts(1, 2));
         let start = Instant::now();
         for left in (0..60).rev() {
-            assert_eq!(limiter.take(a, start).unwrap().remaining, left);
+            assert_eq!(limiter.take(a, sixty, start).unwrap().remaining, left);
         }
-        let refused = limiter.take(a, start).unwrap_err();
+        let refused = limiter.take(a, sixty, start).unwrap_err();
         assert_eq!((refused.retry_after_seconds, refused.reset_seconds), (1, 60));
-        assert!(limiter.take(b, start).is_ok(), "keys do not share");
+        assert!(limiter.take(b, sixty, start).is_ok(), "keys do not share");
         let later = start + Duration::from_secs(1);
-        assert!(limiter.take(a, later).is_ok());
-        assert!(limiter.take(a, later).is_err());
-        let full = limiter.take(a, start + Duration::from_secs(600)).unwrap();
+        assert!(limiter.take(a, sixty, later).is_ok());
+        assert!(limiter.take(a, sixty, later).is_err());
+        let full = limiter.take(a, sixty, start + Duration::from_secs(600)).unwrap();
         assert_eq!(full.remaining, 59);
+        let two = NonZeroU32::new(2).unwrap();
+        let fewer = limiter.take(a, two, start + Duration::from_secs(601)).unwrap();
+        assert_eq!((fewer.limit, fewer.remaining), (2, 1), "a lower limit is in force at once");
     }
 
     #[test]
     fn buckets_are_bounded() {
-        let limiter = Limiter::new(NonZeroU32::new(1).unwrap());
+        let limiter = Limiter::default();
+        let one = NonZeroU32::new(1).unwrap();
         let now = Instant::now();
         for n in 0..=KEYS_TRACKED_MAX as u128 {
-            assert!(limiter.take(KeyId::from_parts(1, n), now).is_ok());
+            assert!(limiter.take(KeyId::from_parts(1, n), one, now).is_ok());
         }
         assert!(limiter.buckets.lock().unwrap().len() <= KEYS_TRACKED_MAX);
     }

@@ -23,7 +23,7 @@ pub struct CreateKey {
     pub tenant_id: Option<TenantId>,
     /// From when on it does not work any more, RFC 3339; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, max_length = 40)]
     pub expires_at: Option<Timestamp>,
 }
 

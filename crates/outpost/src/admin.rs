@@ -61,10 +61,10 @@ impl AdminKey {
 
     /// Makes the key known to the engine, once, and remembers it.
     pub(crate) async fn admit(&self, engine: &Engine) -> anyhow::Result<Arc<Caller>> {
-        if engine.authenticate(self.key.expose()) == Err(KeyRefusal::Unknown) {
+        if engine.caller_of(self.key.expose()) == Err(KeyRefusal::Unknown) {
             engine.insert_key(&self.key, TenantId::local(), Scope::ALL).await?;
         }
-        let caller = engine.authenticate(self.key.expose()).map_err(|refusal| {
+        let caller = engine.caller_of(self.key.expose()).map_err(|refusal| {
             let file = self.file.display();
             anyhow::anyhow!(
                 "the admin key in {file} does not work any more ({refusal:?}); remove that file and \

@@ -17,7 +17,7 @@ use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedHandle, ScriptedProvider};
 use outpost_server::{AuthError, Backend, SigningKey};
 use outpost_store::{SqliteOptions, SqliteStore, Store, USAGE_ROWS_MAX};
 use outpost_types::limits::WAITING_COUNT_MAX;
-use outpost_types::{Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
+use outpost_types::{Admission, Api, ApiError, ByteStream, Caller, DispatchId, Provider, TenantId};
 use outpost_workspace::{
     PersistentConfig, REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces, WorkspacesConfig,
 };
@@ -252,7 +252,8 @@ fn limits(config: &Config) -> anyhow::Result<Limits> {
     agent_attempts_max.extend(config.agent_concurrency.clone());
     Ok(Limits {
         host_attempts_max: config.concurrency,
-        tenant_attempts_max: None,
+        tenant_attempts_max: config.tenant_concurrency,
+        tenant_attempts_max_of: BTreeMap::new(),
         agent_attempts_max_default: config.concurrency,
         agent_attempts_max,
     })
@@ -288,11 +289,12 @@ struct EngineBackend {
 
 #[async_trait]
 impl Backend for EngineBackend {
-    fn authenticate(&self, key: &str) -> Result<Arc<Caller>, AuthError> {
+    fn authenticate(&self, key: &str) -> Result<Admission, AuthError> {
         self.engine.authenticate(key).map_err(|refusal| match refusal {
             KeyRefusal::Unknown => AuthError::Unknown,
             KeyRefusal::Revoked => AuthError::Revoked,
             KeyRefusal::Expired => AuthError::Expired,
+            KeyRefusal::Suspended => AuthError::Suspended,
         })
     }
 

@@ -114,6 +114,7 @@ impl Host {
         let limits = Limits {
             host_attempts_max: day.slots(),
             tenant_attempts_max: None,
+            tenant_attempts_max_of: BTreeMap::new(),
             agent_attempts_max_default: day.agent_attempts_max,
             agent_attempts_max: BTreeMap::new(),
         };

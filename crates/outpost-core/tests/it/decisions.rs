@@ -63,6 +63,7 @@ fn limits(host: u32) -> Limits {
     Limits {
         host_attempts_max: host,
         tenant_attempts_max: None,
+        tenant_attempts_max_of: std::collections::BTreeMap::new(),
         agent_attempts_max_default: 9,
         agent_attempts_max: std::collections::BTreeMap::new(),
     }

@@ -16,20 +16,26 @@ const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::Hi
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (0..6u32, proptest::option::of(0..4u32), 0..4u32, 0..4u32).prop_map(
-        |(host, tenant, default, codex)| Limits {
+    let quota = || proptest::option::of(0..4u32);
+    (0..6u32, quota(), quota(), 0..4u32, 0..4u32).prop_map(|(host, tenant, own, default, codex)| {
+        Limits {
             host_attempts_max: host,
             tenant_attempts_max: tenant,
+            tenant_attempts_max_of: own
+                .map(|own| (TENANTS[1].parse().unwrap(), own))
+                .into_iter()
+                .collect(),
             agent_attempts_max_default: default,
             agent_attempts_max: BTreeMap::from([("codex".parse().unwrap(), codex)]),
-        },
-    )
+        }
+    })
 }
 
 fn wide(host: u32) -> Limits {
     Limits {
         host_attempts_max: host,
         tenant_attempts_max: None,
+        tenant_attempts_max_of: BTreeMap::new(),
         agent_attempts_max_default: u32::MAX,
         agent_attempts_max: BTreeMap::new(),
     }
@@ -80,7 +86,7 @@ impl World {
             prop_assert_eq!(of_agent, self.queue.slots().of_agent(agent));
             prop_assert!(of_agent <= limits.of_agent(agent));
             let of_tenant = self.count(|other| other.tenant == *tenant);
-            prop_assert!(limits.tenant_attempts_max.is_none_or(|max| of_tenant <= max));
+            prop_assert!(limits.of_tenant(tenant).is_none_or(|max| of_tenant <= max));
             let together = |other: &Dispatch| {
                 other.tenant == *tenant && other.spec.workspace == record.spec.workspace
             };

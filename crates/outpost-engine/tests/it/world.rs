@@ -341,6 +341,7 @@ async fn open(
     let limits = Limits {
         host_attempts_max: slots,
         tenant_attempts_max: None,
+        tenant_attempts_max_of: BTreeMap::new(),
         agent_attempts_max_default: 99,
         agent_attempts_max: BTreeMap::new(),
     };

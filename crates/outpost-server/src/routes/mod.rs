@@ -55,7 +55,7 @@ pub(crate) use workspaces::{
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) limiter: Option<Limiter>,
+    pub(crate) limiter: Limiter,
     pub(crate) hosts: HostPolicy,
     pub(crate) request_ids: RequestIds,
     pub(crate) openapi: Bytes,
@@ -67,7 +67,7 @@ pub(crate) struct Shared {
 /// All routes over `backend`.
 pub fn router(config: ServerConfig, backend: Arc<dyn Backend>) -> Router {
     let shared = Arc::new(Shared {
-        limiter: config.rate_limit_per_minute.map(Limiter::new),
+        limiter: Limiter::default(),
         hosts: HostPolicy::new(&config),
         request_ids: RequestIds::new(),
         openapi: Bytes::from(crate::openapi_json()),

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use outpost_server::{AuthError, Backend};
 use outpost_types::{
-    AgentAvailability, AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest,
-    Created, Day, DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData,
-    EventEnvelope, EventStream, FleetView, KeyId, ListQuery, LogQuery, LogStream, LogStreamName,
-    NetworkRequest, Page, PhaseTimings, PutSecret, RekeyView, Scope, SecretName, SecretScope,
-    SecretValue, SecretView, TenantId, Tier, Timestamp, UsageQuery, UsageReport, UsageSum,
-    WorkspaceView,
+    Admission, AgentAvailability, AgentView, Api, ApiError, ArtifactView, ByteStream, Caller,
+    CancelRequest, Created, Day, DispatchId, DispatchRequest, DispatchStatus, DispatchView,
+    ErrorCode, EventData, EventEnvelope, EventStream, FleetView, KeyId, ListQuery, LogQuery,
+    LogStream, LogStreamName, NetworkRequest, Page, PhaseTimings, PutSecret, RekeyView, Scope,
+    SecretName, SecretScope, SecretValue, SecretView, TenantId, Tier, Timestamp, UsageQuery,
+    UsageReport, UsageSum, WorkspaceView,
 };
 use tokio::sync::watch;
 
@@ -263,9 +263,10 @@ fn view(id: DispatchId, request: &DispatchRequest) -> DispatchView {
 
 #[async_trait]
 impl Backend for Handle {
-    fn authenticate(&self, key: &str) -> Result<Arc<Caller>, AuthError> {
+    fn authenticate(&self, key: &str) -> Result<Admission, AuthError> {
         let state = self.0.lock();
-        state.keys.get(key).cloned().unwrap_or(Err(AuthError::Unknown))
+        let caller = state.keys.get(key).cloned().unwrap_or(Err(AuthError::Unknown))?;
+        Ok(Admission { caller, requests_per_minute: None })
     }
 
     fn api(&self, caller: &Arc<Caller>) -> Arc<dyn Api> {
