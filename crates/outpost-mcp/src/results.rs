@@ -63,7 +63,6 @@ pub(crate) struct Run {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) files_changed: Option<u32>,
     /// Outcome of the run's checks.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) checks: Vec<Check>,
     /// What its model calls cost, US dollars, where prices are known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -252,10 +251,8 @@ pub(crate) struct Promotion {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pull_request_url: Option<String>,
     /// Changed files that run in CI or instruct agents: name them to the user.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) protected_paths: Vec<String>,
     /// What is worth knowing about how it was done.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) notes: Vec<String>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -61,7 +61,9 @@ impl Client {
         let result = self.call(tool, arguments).await;
         assert_eq!(result.is_error, Some(false), "{result:?}");
         assert!(!text(&result).is_empty());
-        result.structured_content.unwrap()
+        let document = result.structured_content.unwrap();
+        assert_fits(tool, &document);
+        document
     }
 
     /// The text of a call that was refused.
@@ -70,6 +72,29 @@ impl Client {
         assert_eq!(result.is_error, Some(true), "{result:?}");
         assert_eq!(result.structured_content, None);
         text(&result)
+    }
+}
+
+/// Clients refuse a document that does not fit the schema of its tool.
+fn assert_fits(tool: &str, document: &Value) {
+    let tools: Value = serde_json::from_str(&outpost_mcp::tools_json()).unwrap();
+    let tool = tools.as_array().unwrap().iter().find(|known| known["name"] == tool).unwrap();
+    let schema = &tool["outputSchema"];
+    for name in schema["required"].as_array().unwrap() {
+        assert!(document.get(name.as_str().unwrap()).is_some(), "{name} is missing: {document}");
+    }
+    for (name, value) in document.as_object().unwrap() {
+        let kind = match value {
+            Value::Number(number) if number.is_u64() => &["integer", "number"][..],
+            Value::Number(_) => &["number"],
+            Value::String(_) => &["string"],
+            Value::Bool(_) => &["boolean"],
+            Value::Array(_) => &["array"],
+            Value::Object(_) => &["object"],
+            Value::Null => &[],
+        };
+        let wanted = schema["properties"][name]["type"].as_str().unwrap_or_default();
+        assert!(kind.contains(&wanted), "{name} is no {wanted}: {document}");
     }
 }
 
