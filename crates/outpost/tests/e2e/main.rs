@@ -11,6 +11,7 @@ mod harness;
 mod hostile;
 mod input;
 mod lifecycle;
+mod mcp;
 mod money;
 mod pool;
 mod redirect;
