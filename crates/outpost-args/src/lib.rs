@@ -3,6 +3,7 @@
 //! Keys are never arguments, since every user of the machine can read those: a key comes from
 //! `OUTPOST_API_KEY` or from a file.
 
+mod backup;
 mod bench;
 mod dispatch;
 mod mcp;
@@ -12,12 +13,14 @@ mod read;
 mod secrets;
 mod server;
 mod value;
+mod webhooks;
 mod workspaces;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use backup::{BackupArgs, RestoreArgs};
 pub use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 pub use dispatch::DispatchArgs;
 pub use mcp::{McpArgs, McpClient, McpCommand, McpInstallArgs};
@@ -32,6 +35,7 @@ pub use read::{
 };
 pub use secrets::{SecretSetArgs, SecretsArgs, SecretsCommand};
 pub use server::{IsolationMinimum, ModelSource};
+pub use webhooks::{WebhookAddArgs, WebhookArgs, WebhookReplayArgs, WebhooksArgs, WebhooksCommand};
 pub use workspaces::{WorkspacesArgs, WorkspacesCommand};
 
 const EXAMPLES: &str = "\
@@ -149,6 +153,8 @@ pub enum Command {
     Secrets(SecretsArgs),
     /// Persistent workspaces: files that dispatches leave for the next one
     Workspaces(WorkspacesArgs),
+    /// Webhooks: addresses that are told what happens
+    Webhooks(WebhooksArgs),
     /// What was used: tokens and dollars, summed up
     Usage(UsageArgs),
     /// What can run on the server, and what runs now
@@ -165,6 +171,10 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     /// Run the server
     Serve(Box<ServeArgs>),
+    /// Copy the records and kept files, also while the server runs
+    Backup(BackupArgs),
+    /// Put a backup into an empty data directory
+    Restore(RestoreArgs),
     /// Run only the scripted model provider
     Scripted(ScriptedArgs),
     /// Print completions for a shell

@@ -16,6 +16,7 @@ mod events;
 mod http;
 mod logs;
 mod promote;
+mod webhooks;
 mod retry;
 mod secrets;
 mod sse;

@@ -16,6 +16,7 @@ use super::forge::ForgesFile;
 use super::money::BudgetFile;
 use super::pool::{PoolFile, SetupFile};
 use super::retention::RetentionFile;
+use super::webhooks::WebhooksFile;
 use super::workspaces::WorkspacesFile;
 use super::{IsolationMinimum, ModelSource, ProviderConfig, is_file};
 use crate::datadir::DataDir;
@@ -59,6 +60,8 @@ pub struct ConfigFile {
     pub(crate) setup: SetupFile,
     #[serde(default)]
     pub(crate) retention: RetentionFile,
+    #[serde(default)]
+    pub(crate) webhooks: WebhooksFile,
     #[serde(default)]
     pub(crate) workspaces: WorkspacesFile,
     #[serde(default)]

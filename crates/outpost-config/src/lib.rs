@@ -9,6 +9,7 @@ mod pool;
 mod retention;
 mod secret;
 mod secrets;
+mod webhooks;
 mod workspaces;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use outpost_agents::{CustomAgentConfig, Registry};
 use outpost_core::RetentionRules;
-use outpost_gateway::egress::EgressFloor;
+use outpost_gateway::egress::{Cidr, EgressFloor};
 use outpost_runner::Money;
 use outpost_types::{AgentId, Provider};
 
@@ -95,6 +96,8 @@ pub struct Config {
     pub setup_network: outpost_workspace::SetupNetwork,
     /// For how long records and files are kept.
     pub retention: RetentionRules,
+    /// Addresses that are not public and that webhooks may lead to.
+    pub webhook_ranges: Vec<Cidr>,
     /// How much workspaces may take, and for how long.
     pub workspaces: WorkspaceBounds,
     /// Code hosts that promotions may push to.
@@ -153,6 +156,7 @@ impl Config {
             pool: pool::settings(&file.pool),
             setup_network: file.setup.network,
             retention: retention::rules(file.retention)?,
+            webhook_ranges: webhooks::ranges(file.webhooks)?,
             workspaces: workspaces::bounds(file.workspaces)?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,

@@ -59,6 +59,7 @@ async fn record_reports(
                 continue;
             }
             Report::Event(data) => {
+                engine.tell_of_budget(&live, &data).await;
                 engine.write_event(&live, data);
                 continue;
             }

@@ -30,6 +30,7 @@ impl Engine {
             self.write_event(live, status_event(after));
         }
         if after.status().is_terminal() {
+            self.inner.told.notify_one();
             live.journal.seal();
             self.inner.live.remove(after.id);
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outpost_core::{Dispatch, Event, Limits, RetentionRules, State, effects};
+use outpost_gateway::hooks::HookClient;
 use outpost_runner::{Resume, ResumeStage, Runner};
 use outpost_store::{AuditEntry, Store, StoreError};
 use outpost_types::{AttemptId, DispatchId, Failure, FailureCode, KeyId, Timestamp};
@@ -37,6 +38,8 @@ pub struct EngineConfig {
     pub secrets: Arc<Secrets>,
     /// For how long what is kept.
     pub retention: RetentionRules,
+    /// What delivers to webhooks.
+    pub hooks: HookClient,
 }
 
 /// Why an engine cannot be opened.
@@ -75,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) promotions: crate::promote::Promotions,
     /// How far retention is; held for one look.
     pub(crate) reached: tokio::sync::Mutex<Reached>,
+    /// There is something to deliver to webhooks.
+    pub(crate) told: Notify,
 }
 
 /// Why an event was not applied.
@@ -117,6 +122,7 @@ impl Engine {
                 access,
                 promotions: crate::promote::Promotions::default(),
                 reached: tokio::sync::Mutex::default(),
+                told: Notify::new(),
             }),
         };
         engine.load_access().await?;
@@ -127,6 +133,8 @@ impl Engine {
         engine.inner.tasks.spawn(TaskKind::Reconciler, "key uses", uses);
         let retention = crate::retention::run(engine.clone());
         engine.inner.tasks.spawn(TaskKind::Reconciler, "retention", retention);
+        let courier = crate::webhooks::run(engine.clone());
+        engine.inner.tasks.spawn(TaskKind::Reconciler, "webhooks", courier);
         let runner = Arc::clone(&engine.inner.runner);
         engine.inner.tasks.spawn(TaskKind::Fleet, "all", async move { runner.tend().await });
         Ok(engine)

@@ -27,6 +27,7 @@ mod tasks;
 mod trail;
 mod usage;
 mod waiting;
+mod webhooks;
 
 pub use api::EngineApi;
 pub use clock::{Machine, World};

@@ -11,6 +11,7 @@
 
 mod key_file;
 mod seal;
+mod signing;
 mod source;
 
 use std::sync::Arc;

@@ -55,6 +55,12 @@ const GUARDED: [ErrorCode; 5] = [
         routes::promotion,
         routes::mcp,
         routes::mcp_resource,
+        routes::create_webhook,
+        routes::webhooks,
+        routes::delete_webhook,
+        routes::test_webhook,
+        routes::deliveries,
+        routes::replay_delivery,
         routes::fleet,
         routes::health_fleet,
         routes::health,
@@ -63,7 +69,7 @@ const GUARDED: [ErrorCode; 5] = [
         routes::openapi,
         routes::docs,
     ),
-    components(schemas(Problem, outpost_types::EventEnvelope))
+    components(schemas(Problem, outpost_types::EventEnvelope, outpost_types::WebhookEvent))
 )]
 struct Document;
 

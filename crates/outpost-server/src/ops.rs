@@ -40,6 +40,12 @@ pub(crate) enum Op {
     Promotion,
     Mcp,
     McpResource,
+    CreateWebhook,
+    Webhooks,
+    DeleteWebhook,
+    TestWebhook,
+    Deliveries,
+    ReplayDelivery,
     Fleet,
     HealthFleet,
     Health,
@@ -67,7 +73,7 @@ const PROMOTE_ERRORS: &[ErrorCode] = &[
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -90,6 +96,12 @@ impl Op {
         Self::Promotion,
         Self::Mcp,
         Self::McpResource,
+        Self::CreateWebhook,
+        Self::Webhooks,
+        Self::DeleteWebhook,
+        Self::TestWebhook,
+        Self::Deliveries,
+        Self::ReplayDelivery,
         Self::Fleet,
         Self::HealthFleet,
         Self::Health,
@@ -120,6 +132,11 @@ impl Op {
             Self::Promotion => "/promote/{id}",
             Self::Mcp => "/mcp",
             Self::McpResource => "/.well-known/oauth-protected-resource/mcp",
+            Self::CreateWebhook | Self::Webhooks => "/webhooks",
+            Self::DeleteWebhook => "/webhooks/{id}",
+            Self::TestWebhook => "/webhooks/{id}/test",
+            Self::Deliveries => "/webhooks/{id}/deliveries",
+            Self::ReplayDelivery => "/webhooks/{id}/deliveries/{delivery}/replay",
             Self::Fleet => "/fleet",
             Self::HealthFleet => "/health/fleet",
             Self::Health => "/health",
@@ -134,6 +151,8 @@ impl Op {
     pub(crate) const fn method(self) -> Method {
         match self {
             Self::CreateDispatch | Self::RekeySecrets | Self::Promote | Self::Mcp => Method::POST,
+            Self::CreateWebhook | Self::TestWebhook | Self::ReplayDelivery => Method::POST,
+            Self::DeleteWebhook => Method::DELETE,
             Self::PutSecret => Method::PUT,
             Self::ChangeNetwork => Method::PATCH,
             Self::CancelDispatch | Self::DeleteSecret | Self::DeleteWorkspace => Method::DELETE,
@@ -163,6 +182,12 @@ impl Op {
             | Self::Secrets
             | Self::DeleteSecret
             | Self::RekeySecrets
+            | Self::CreateWebhook
+            | Self::Webhooks
+            | Self::DeleteWebhook
+            | Self::TestWebhook
+            | Self::Deliveries
+            | Self::ReplayDelivery
             | Self::Usage => Access::Key(Scope::Admin),
             Self::Artifact => Access::KeyOrSignature(Scope::Status),
             Self::Health
@@ -213,15 +238,24 @@ impl Op {
                 ErrorCode::PayloadTooLarge,
                 ErrorCode::UnsupportedMediaType,
             ],
+            Self::CreateWebhook => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
+                ErrorCode::SecretsUnavailable,
+            ],
+            Self::Events | Self::Logs | Self::Diff | Self::Artifacts | Self::Artifact => {
+                &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::Expired]
+            }
             Self::RekeySecrets => &[ErrorCode::InvalidField, ErrorCode::SecretsUnavailable],
             Self::GetDispatch
-            | Self::Events
-            | Self::Logs
-            | Self::Diff
-            | Self::Artifacts
-            | Self::Artifact
             | Self::Workspace
             | Self::Promotion
+            | Self::DeleteWebhook
+            | Self::TestWebhook
+            | Self::Deliveries
+            | Self::ReplayDelivery
             | Self::DeleteSecret => &[ErrorCode::InvalidField, ErrorCode::NotFound],
             _ => &[ErrorCode::InvalidField],
         }

@@ -11,6 +11,7 @@ use outpost_agents::Registry;
 use outpost_core::Limits;
 use outpost_engine::{Engine, EngineConfig, KeyRefusal, Machine, Secrets, World as _};
 use outpost_gateway::gateway::{Gateway, base_url_variable};
+use outpost_gateway::hooks::HookClient;
 use outpost_runner::{LocalRunner, LocalRunnerConfig, Models, Money, Network};
 use outpost_sandbox::{LauncherOptions, LinuxSandbox, SandboxPolicy};
 use outpost_scripted::{SCRIPTED_KEY, Script, ScriptedHandle, ScriptedProvider};
@@ -104,6 +105,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
         waiting_count_max: WAITING_COUNT_MAX,
         secrets,
         retention: config.retention,
+        hooks: HookClient::new(config.webhook_ranges.clone())?,
     };
     let engine = Engine::open(engine_config, store, Arc::new(runner), Arc::new(Machine)).await?;
     engine.promote_with(promoter).await?;

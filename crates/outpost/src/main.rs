@@ -23,6 +23,8 @@ mod exit;
 mod fake;
 #[cfg(test)]
 mod fake_promote;
+#[cfg(test)]
+mod fake_webhooks;
 mod follow;
 mod logging;
 mod promoter;

@@ -12,7 +12,10 @@ mod harness;
 mod memory;
 #[path = "../../../outpost-server/tests/it/memory_promote.rs"]
 mod memory_promote;
+#[path = "../../../outpost-server/tests/it/memory_webhooks.rs"]
+mod memory_webhooks;
 mod promote;
 mod resume;
 mod strangers;
+mod webhooks;
 mod whole;

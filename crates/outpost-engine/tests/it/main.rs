@@ -10,5 +10,6 @@ mod told;
 mod usage;
 mod vault;
 mod waiting;
+mod webhooks;
 mod workspaces;
 mod world;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outpost_core::{Dispatch, Limits, RetentionRules};
-use outpost_engine::{Engine, EngineApi, EngineConfig, Secrets, World};
+use outpost_engine::{Engine, EngineApi, EngineConfig, KeyFile, Secrets, World};
 use outpost_gateway::hooks::HookClient;
 use outpost_store::{
     AcceptDispatch, Accepted, ApiKeyRecord, ApiKeys, AttemptRecord, AuditEntry, AuditHead,
@@ -306,8 +306,8 @@ impl Scene {
         Self { puppet, engine, api, ..self }
     }
 
-    pub(crate) fn data_dir(&self) -> &std::path::Path {
-        self.dir.path()
+    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
     }
 
     pub(crate) async fn dispatch(&self) -> DispatchView {
@@ -346,9 +346,13 @@ async fn open(
         agent_attempts_max: BTreeMap::new(),
     };
     let (store, puppet, clock) = (Arc::clone(store), Arc::clone(puppet), Arc::clone(clock));
-    let secrets = Secrets::new(Arc::clone(&store) as _, None, Arc::clone(&clock) as _);
+    // Apart from each other, as they must be.
+    let data_dir = dir.join("data");
+    let key_file = KeyFile::new(dir.join("keys/secrets.key"), &data_dir);
+    let world = Arc::clone(&clock) as _;
+    let secrets = Secrets::new(Arc::clone(&store) as _, Some(key_file), world);
     let config = EngineConfig {
-        data_dir: dir.to_owned(),
+        data_dir,
         limits,
         waiting_count_max,
         secrets: Arc::new(secrets),

@@ -143,6 +143,51 @@ impl PromoteApi for Fake {
 }
 
 #[async_trait]
+impl outpost_types::WebhookApi for Fake {
+    async fn create_webhook(
+        &self,
+        _: outpost_types::CreateWebhook,
+    ) -> Result<outpost_types::CreatedWebhook, ApiError> {
+        Err(ApiError::not_found())
+    }
+
+    async fn list_webhooks(&self) -> Result<Vec<outpost_types::WebhookView>, ApiError> {
+        Ok(Vec::new())
+    }
+
+    async fn delete_webhook(
+        &self,
+        _: outpost_types::WebhookId,
+    ) -> Result<outpost_types::WebhookView, ApiError> {
+        Err(ApiError::not_found())
+    }
+
+    async fn test_webhook(
+        &self,
+        _: outpost_types::WebhookId,
+    ) -> Result<outpost_types::DeliveryView, ApiError> {
+        Err(ApiError::not_found())
+    }
+
+    async fn deliveries(
+        &self,
+        _: outpost_types::WebhookId,
+        _: Option<u64>,
+        _: u32,
+    ) -> Result<Page<outpost_types::DeliveryView>, ApiError> {
+        Err(ApiError::not_found())
+    }
+
+    async fn replay_delivery(
+        &self,
+        _: outpost_types::WebhookId,
+        _: u64,
+    ) -> Result<outpost_types::DeliveryView, ApiError> {
+        Err(ApiError::not_found())
+    }
+}
+
+#[async_trait]
 impl Api for Fake {
     async fn create_dispatch(
         &self,

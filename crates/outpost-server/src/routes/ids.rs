@@ -3,7 +3,7 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
 use outpost_types::limits::SECRET_NAME_BYTES_MAX;
-use outpost_types::{ApiError, DispatchId, SecretName, is_workspace_id};
+use outpost_types::{ApiError, DispatchId, SecretName, WebhookId, is_workspace_id};
 
 use crate::files::is_artifact_name;
 use crate::problem::Refusal;
@@ -57,6 +57,42 @@ impl<S: Send + Sync> FromRequestParts<S> for WorkspacePath {
         Ok(Self(id.filter(|id| is_workspace_id(id)).ok_or_else(ApiError::not_found)?))
     }
 }
+
+/// The webhook a path names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WebhookPath(pub(crate) WebhookId);
+
+/// The delivery of a webhook a path names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeliveryPath {
+    pub(crate) webhook: WebhookId,
+    pub(crate) delivery: u64,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for WebhookPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        Ok(Self(parsed(&params, "id")?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DeliveryPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        Ok(Self { webhook: parsed(&params, "id")?, delivery: parsed(&params, "delivery")? })
+    }
+}
+
+/// A part of the path that is of this type.
+fn parsed<T: std::str::FromStr>(params: &RawPathParams, wanted: &str) -> Result<T, Refusal> {
+    let found = params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    Ok(found.and_then(|text| text.parse().ok()).ok_or_else(ApiError::not_found)?)
+}
+
 
 /// The secret a path names.
 #[derive(Debug, Clone)]

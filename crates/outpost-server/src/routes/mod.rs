@@ -9,6 +9,7 @@ mod promote;
 mod secrets;
 mod streams;
 mod usage;
+mod webhooks;
 mod workspaces;
 
 use std::sync::Arc;
@@ -46,6 +47,11 @@ pub(crate) use secrets::{
 };
 pub(crate) use streams::{__path_diff, __path_events, __path_logs, last_event_id};
 pub(crate) use usage::__path_read as __path_usage;
+pub(crate) use webhooks::{
+    __path_create as __path_create_webhook, __path_delete as __path_delete_webhook,
+    __path_deliveries, __path_list as __path_webhooks, __path_replay as __path_replay_delivery,
+    __path_test as __path_test_webhook,
+};
 pub(crate) use workspaces::{
     __path_delete as __path_delete_workspace, __path_get as __path_workspace,
     __path_list as __path_workspaces,
@@ -134,6 +140,12 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::Promotion => on(filter, promote::get),
         Op::Mcp => on(filter, mcp::message),
         Op::McpResource => on(filter, mcp::resource),
+        Op::CreateWebhook => on(filter, webhooks::create),
+        Op::Webhooks => on(filter, webhooks::list),
+        Op::DeleteWebhook => on(filter, webhooks::delete),
+        Op::TestWebhook => on(filter, webhooks::test),
+        Op::Deliveries => on(filter, webhooks::deliveries),
+        Op::ReplayDelivery => on(filter, webhooks::replay),
         Op::Fleet => on(filter, health::fleet),
         Op::HealthFleet => on(filter, health::health_fleet),
         Op::Health => on(filter, health::health),

@@ -94,6 +94,16 @@ fn row(operation: &str, id: &str) -> Row {
             status: 200,
         },
         "mcpResource" => get("/.well-known/oauth-protected-resource/mcp".into()),
+        "createWebhook" => Row {
+            path: "/webhooks".into(),
+            body: Some(json!({"url": "https://example.com/é"})),
+            status: 201,
+        },
+        "listWebhooks" => get("/webhooks".into()),
+        "deleteWebhook" => get(webhook(id)),
+        "testWebhook" => Row { status: 202, ..get(webhook(id) + "/test") },
+        "listDeliveries" => get(webhook(id) + "/deliveries"),
+        "replayDelivery" => Row { status: 202, ..get(webhook(id) + "/deliveries/7/replay") },
         "fleet" => get("/fleet".into()),
         "healthFleet" => get("/health/fleet".into()),
         "health" => get("/health".into()),
@@ -103,6 +113,13 @@ fn row(operation: &str, id: &str) -> Row {
         "docs" => get("/docs".into()),
         other => panic!("no row for the operation {other}: add one"),
     }
+}
+
+/// The path of the webhook that belongs to whoever has the dispatch `id`; a dispatch of nobody is none of its ids.
+fn webhook(id: &str) -> String {
+    let is_dispatch = id.parse::<outpost_types::DispatchId>().is_ok();
+    let known = is_dispatch && id != "01J9Z3NDEKTSV4RRFFQ69G5FAV";
+    format!("/webhooks/{}", if known { crate::memory_webhooks::WEBHOOK } else { id })
 }
 
 /// The path of the workspace that belongs to whoever has the dispatch `id`.

@@ -13,6 +13,7 @@ mod logs;
 mod mcp;
 mod memory;
 mod memory_promote;
+mod memory_webhooks;
 mod promote;
 mod requests;
 mod secrets;

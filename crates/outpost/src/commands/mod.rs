@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod apply;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod cancel;
 pub(crate) mod completions;
@@ -23,12 +24,15 @@ pub(crate) mod selftest;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod usage;
+pub(crate) mod webhooks;
 pub(crate) mod workspaces;
 
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use outpost_args::{AgentsCommand, Command, McpCommand, SecretsCommand, WorkspacesCommand};
+use outpost_args::{
+    AgentsCommand, Command, McpCommand, SecretsCommand, WebhooksCommand, WorkspacesCommand,
+};
 
 /// Runs a command.
 pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
@@ -64,6 +68,23 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
                 WorkspacesCommand::Rm(args) => workspaces::rm(ui, &*api, &args.id).await,
             }
         }
+        Command::Webhooks(args) => {
+            let api = ctx.connect().await?.api;
+            match args.command {
+                WebhooksCommand::Add(args) => webhooks::add(ui, &*api, args).await,
+                WebhooksCommand::Ls => webhooks::ls(ui, &*api).await,
+                WebhooksCommand::Rm(args) => webhooks::rm(ui, &*api, &args.id).await,
+                WebhooksCommand::Test(args) => webhooks::test(ui, &*api, &args.id).await,
+                WebhooksCommand::Deliveries(args) => {
+                    webhooks::deliveries(ui, &*api, &args.id).await
+                }
+                WebhooksCommand::Replay(args) => {
+                    webhooks::replay(ui, &*api, &args.id, args.delivery).await
+                }
+            }
+        }
+        Command::Backup(args) => backup::make(ctx, args).await,
+        Command::Restore(args) => backup::put_back(ctx, args).await,
         Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Mcp(args) => match args.command {
             None => Box::pin(mcp::serve(ctx)).await,
