@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outpost_agents::{Agent, AgentReport, Exit, Verdict, judge};
+use outpost_context::Scrubber;
 use outpost_core::{AgentVerdict, ExitFacts, ResultFacts, Spend};
 use outpost_sandbox::{ExitReport, RunningSandbox, SandboxError};
 use outpost_types::limits::{CHECK_SECONDS_MAX, OUTPUT_TAIL_BYTES_MAX};
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 use crate::carry;
 use crate::gatekeeper::Gatekeeper;
 use crate::local::Parts;
+use crate::masking;
 use crate::money::noted_spend;
 use crate::network;
 use crate::output::OutputLog;
@@ -40,6 +42,8 @@ pub(crate) struct Attempt {
     dir: PathBuf,
     /// The persistent workspace it is in, as long as its agent was not started.
     entered: Option<Prepared>,
+    /// What must not be shown of it; nothing is known of that before its agent is about to start.
+    scrubber: Scrubber,
 }
 
 impl Attempt {
@@ -51,7 +55,15 @@ impl Attempt {
     ) -> Self {
         network::take_newest(&mut assignment);
         let dir = parts.config.attempts_dir.join(assignment.attempt.to_string());
-        Self { parts, assignment, commands, reports, dir, entered: None }
+        Self {
+            parts,
+            assignment,
+            commands,
+            reports,
+            dir,
+            entered: None,
+            scrubber: Scrubber::default(),
+        }
     }
 
     /// Carries it out. Whatever happens, nothing of it is left when this returns; unless nobody
@@ -97,6 +109,7 @@ impl Attempt {
     async fn begin(&mut self) -> Option<Outcome> {
         match self.provision().await {
             Ok(ready) => {
+                self.scrubber = ready.scrubber.clone();
                 self.announce(&ready.saved).await;
                 self.carry_out(ready, Told::default()).await
             }
@@ -111,6 +124,9 @@ impl Attempt {
     /// Goes on where an earlier server stopped.
     async fn resume(&mut self, resume: Resume) -> Option<Outcome> {
         let saved = Saved::read(&self.dir);
+        if let Some(saved) = &saved {
+            self.scrubber = masking::again(&self.parts, &self.assignment, saved).await;
+        }
         let running = claim(&self.parts, &self.assignment).await;
         let Resume { stage, told } = resume;
         // Until its end is on record, what it spent is in no sum of the records.
@@ -139,7 +155,9 @@ impl Attempt {
                 if stage != ResumeStage::Started {
                     self.announce(&saved).await;
                 }
-                self.carry_out(Ready { saved, running, session, lease: None }, told).await
+                let scrubber = self.scrubber.clone();
+                let ready = Ready { saved, running, session, scrubber, lease: None };
+                self.carry_out(ready, told).await
             }
             (saved, running, ResumeStage::Placed) => {
                 let may_have_run = running.is_some()
@@ -215,9 +233,10 @@ impl Attempt {
             return self.give_up(report_end).await;
         };
         let mut parser = agent.parser();
-        match OutputLog::open(&self.assignment.kept_dir, &self.dir) {
+        match OutputLog::open(&self.assignment.kept_dir, &self.dir, &self.scrubber) {
             Ok(log) => {
-                let mut output = Output::new(log, parser.as_mut(), &self.reports);
+                let scrubber = self.scrubber.clone();
+                let mut output = Output::new(log, scrubber, parser.as_mut(), &self.reports);
                 if let Err(error) = output.replay(told).await {
                     warn!(%error, "the output of an agent cannot be read again");
                 }
@@ -244,11 +263,11 @@ impl Attempt {
     }
 
     async fn event(&self, data: EventData) {
-        self.report(Report::Event(data)).await;
+        self.report(Report::Event(masking::event(&self.scrubber, data))).await;
     }
 
     async fn attention(&self, notes: &[Note]) {
-        attention(&self.reports, notes).await;
+        attention(&self.reports, &self.scrubber, notes).await;
     }
 
     async fn phase(&self, name: &str, millis: u64, detail: Option<String>) {
@@ -282,7 +301,7 @@ impl Attempt {
     }
 
     async fn carry_out(&mut self, ready: Ready, told: Told) -> Option<Outcome> {
-        let Ready { mut saved, running, session, lease } = ready;
+        let Ready { mut saved, running, session, scrubber, lease } = ready;
         let Some(agent) = self.parts.registry.get(&self.assignment.spec.agent).cloned() else {
             release(Some(running)).await;
             return self.give_up(true).await;
@@ -292,9 +311,9 @@ impl Attempt {
         saved.prepared.tracked_sizes.clear();
         let late = self.late_notes(saved.prepared.clone(), told);
         let mut parser = agent.parser();
-        let ended = match OutputLog::open(&self.assignment.kept_dir, &self.dir) {
+        let ended = match OutputLog::open(&self.assignment.kept_dir, &self.dir, &scrubber) {
             Ok(log) => {
-                let mut output = Output::new(log, parser.as_mut(), &self.reports);
+                let mut output = Output::new(log, scrubber.clone(), parser.as_mut(), &self.reports);
                 if let Err(error) = output.replay(told).await {
                     warn!(%error, "the output of an agent cannot be read again");
                 }
@@ -304,7 +323,8 @@ impl Attempt {
                 };
                 let gatekeeper = session.map(|session| {
                     let network = self.assignment.network.clone();
-                    Gatekeeper::begin(session, network, self.dir.clone(), self.reports.clone())
+                    let (dir, reports) = (self.dir.clone(), self.reports.clone());
+                    Gatekeeper::begin(session, network, dir, reports, scrubber.clone())
                 });
                 let watching = watch(running, gatekeeper, output, &mut self.commands, keep);
                 tokio::join!(watching, late).0
@@ -328,11 +348,12 @@ impl Attempt {
     /// does not repeat it.
     fn late_notes(&self, prepared: Prepared, told: Told) -> impl Future<Output = ()> + use<> {
         let (workspaces, reports) = (self.parts.workspaces.clone(), self.reports.clone());
+        let scrubber = self.scrubber.clone();
         async move {
             if told != Told::default() {
                 return;
             }
-            attention(&reports, &workspaces.late_notes(&prepared).await).await;
+            attention(&reports, &scrubber, &workspaces.late_notes(&prepared).await).await;
         }
     }
 
@@ -361,7 +382,7 @@ impl Attempt {
             (AgentVerdict::Failed(_), Some(exhausted)) => AgentVerdict::Failed(exhausted.failure()),
             (verdict, _) => verdict,
         };
-        let results = ResultFacts {
+        let mut results = ResultFacts {
             verdict,
             summary: report.summary,
             session_id: report.session_id,
@@ -371,6 +392,7 @@ impl Attempt {
             checks,
             collect_millis: millis_since(started),
         };
+        masking::results(&self.scrubber, &mut results);
         saved.results = Some(results.clone());
         saved.keep(&self.dir);
         Outcome::Collected(Box::new(results))
@@ -426,12 +448,7 @@ impl Attempt {
         if !ran.exit.success() {
             warn!(attempt = %self.assignment.attempt, output = ?ran.output, "collecting failed");
         }
-        let collected = self
-            .parts
-            .workspaces
-            .ingest(prepared, &self.assignment.kept_dir)
-            .await
-            .map_err(|error| not_collected(attempt, &error))?;
+        let collected = self.take_in(prepared).await?;
         self.attention(&collected.notes).await;
         self.phase("collect", millis_since(started), None).await;
         for (name, size_bytes) in &collected.artifacts {
@@ -439,6 +456,22 @@ impl Attempt {
             self.event(EventData::ArtifactCreated { name, size_bytes }).await;
         }
         Ok(collected)
+    }
+
+    /// Checks and keeps what the sandbox left, without its secrets.
+    async fn take_in(&self, prepared: &Prepared) -> Result<Collected, Failure> {
+        let (attempt, kept) = (self.assignment.attempt, &self.assignment.kept_dir);
+        let broken = |error| not_collected(attempt, &error);
+        let stage = masking::stage(&self.parts, kept).await.map_err(broken)?;
+        let ingested = self.parts.workspaces.ingest(prepared, &stage).await;
+        let (collected, error) = match ingested {
+            Ok(collected) => (Some(collected), None),
+            Err(error) => (None, Some(not_collected(attempt, &error))),
+        };
+        let published = masking::publish(&self.parts, kept, &self.scrubber, collected).await;
+        let (collected, notes) = published.map_err(broken)?;
+        self.attention(&notes).await;
+        collected.ok_or_else(|| error.unwrap_or_else(lost))
     }
 
     /// Runs the request's checks, each in a fresh sandbox on the agent's tree, one after the other. They are the
@@ -461,11 +494,12 @@ impl Attempt {
                 }
                 Err(error) => Err(format!("there is no room for it: {error}")),
             };
-            let (passed, exit_code, output) = match ran {
+            let (passed, exit_code, mut output) = match ran {
                 Ok(ran) => (ran.exit.success(), ran.exit.exit_code, ran.output),
                 Err(error) => (false, None, error),
             };
             debug_assert!(output.len() <= OUTPUT_TAIL_BYTES_MAX);
+            masking::tail(&self.scrubber, &mut output);
             let millis = millis_since(started);
             let verdict = if passed { "passed" } else { "failed" };
             self.phase("check", millis, Some(format!("{verdict}: {command}"))).await;
@@ -505,10 +539,11 @@ fn not_collected(attempt: AttemptId, error: &(dyn std::error::Error + 'static)) 
 }
 
 /// Tells the user what is no error.
-async fn attention(reports: &mpsc::Sender<Report>, notes: &[Note]) {
+async fn attention(reports: &mpsc::Sender<Report>, scrubber: &Scrubber, notes: &[Note]) {
     for Note { code, message } in notes {
         let attention = Attention { code: code.to_string(), message: message.clone() };
-        if reports.send(Report::Event(EventData::Attention(attention))).await.is_err() {
+        let event = masking::event(scrubber, EventData::Attention(attention));
+        if reports.send(Report::Event(event)).await.is_err() {
             // Nobody listens to this attempt any more.
             return;
         }

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use outpost_context::Scrubber;
 use outpost_core::{Nanodollars, Spend};
 use outpost_gateway::gateway::{self, GatewayEvent, GatewaySession};
 use outpost_types::{Attention, BudgetScope, EventData, Failure, FailureCode, Network};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+use crate::masking;
 use crate::money::note_spend;
 use crate::network::policy_of;
 use crate::provision::Session;
@@ -71,11 +73,12 @@ impl Gatekeeper {
         network: watch::Receiver<Network>,
         dir: PathBuf,
         reports: mpsc::Sender<Report>,
+        scrubber: Scrubber,
     ) -> Self {
         let (session, events) = session;
         let (close, closed) = oneshot::channel();
         let (exhaust, exhausted) = watch::channel(None);
-        let clerk = Clerk { session, dir, reports, exhaust };
+        let clerk = Clerk { session, dir, reports, exhaust, scrubber };
         Self { close, exhausted, task: tokio::spawn(clerk.serve(events, network, closed)) }
     }
 
@@ -99,6 +102,7 @@ struct Clerk {
     dir: PathBuf,
     reports: mpsc::Sender<Report>,
     exhaust: watch::Sender<Option<Exhausted>>,
+    scrubber: Scrubber,
 }
 
 impl Clerk {
@@ -123,18 +127,18 @@ impl Clerk {
                 event = events.recv() => event,
             };
             let Some(event) = event else { break };
-            tell(event, &self.reports, &self.exhaust).await;
+            tell(event, &self.reports, &self.exhaust, &self.scrubber).await;
             let spend = self.session.spend();
             if written.as_ref() != Some(&spend) {
                 write_down(&self.dir, &spend);
                 written = Some(spend);
             }
         }
-        let Self { session, dir, reports, exhaust } = self;
+        let Self { session, dir, reports, exhaust, scrubber } = self;
         let spend = session.shutdown().await;
         write_down(&dir, &spend);
         while let Some(event) = events.recv().await {
-            tell(event, &reports, &exhaust).await;
+            tell(event, &reports, &exhaust, &scrubber).await;
         }
         let exhausted = *exhaust.borrow();
         Account { spend: Some(spend), exhausted }
@@ -151,6 +155,7 @@ async fn tell(
     event: GatewayEvent,
     reports: &mpsc::Sender<Report>,
     exhaust: &watch::Sender<Option<Exhausted>>,
+    scrubber: &Scrubber,
 ) {
     let told = match event {
         GatewayEvent::Call { .. } => Vec::new(),
@@ -180,6 +185,11 @@ async fn tell(
         }
     };
     for report in told {
+        let report = match report {
+            // Names of hosts are the agent's words.
+            Report::Event(data) => Report::Event(masking::event(scrubber, data)),
+            other => other,
+        };
         // Nobody listening is seen by whoever reads the commands.
         let _ = reports.send(report).await;
     }

@@ -15,6 +15,7 @@ mod handover;
 pub mod install;
 mod lines;
 mod local;
+mod masking;
 mod models;
 mod money;
 mod network;

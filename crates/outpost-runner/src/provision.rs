@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outpost_agents::{Agent, AgentError, Installed, Invocation, RunSpec, TrackedFile, Unavailable};
+use outpost_context::Scrubber;
 use outpost_core::{DispatchSpec, PreparedFacts, Spend};
 use outpost_gateway::gateway::{
     GatewayError, GatewayEvent, GatewayGrant, GatewaySession, Handle, Route,
@@ -31,6 +32,7 @@ use crate::ahead::HOME;
 use crate::attempt::millis_since;
 use crate::carry::{self, Carried, inside_of};
 use crate::local::Parts;
+use crate::masking;
 use crate::network::variables;
 use crate::resume::{Saved, lost};
 use crate::runner::Assignment;
@@ -51,6 +53,8 @@ pub(crate) struct Ready {
     pub(crate) saved: Saved,
     pub(crate) running: Box<dyn RunningSandbox>,
     pub(crate) session: Option<Session>,
+    /// What it must not show.
+    pub(crate) scrubber: Scrubber,
     /// Of the warm worker it is, if it is one; dropped when the sandbox is gone.
     pub(crate) lease: Option<Lease>,
 }
@@ -61,6 +65,7 @@ pub(crate) struct Steady {
     parked: Box<dyn ParkedSandbox>,
     payload: Payload,
     session: Option<Session>,
+    scrubber: Scrubber,
     lease: Option<Lease>,
 }
 
@@ -70,7 +75,8 @@ impl Steady {
         // Before the start: a server that finds an agent running must find this, too.
         self.saved.write(dir)?;
         let running = self.parked.start(self.payload).await.map_err(ProvisionError::Start)?;
-        Ok(Ready { saved: self.saved, running, session: self.session, lease: self.lease })
+        let Self { saved, session, scrubber, lease, .. } = self;
+        Ok(Ready { saved, running, session, scrubber, lease })
     }
 }
 
@@ -244,13 +250,15 @@ pub(crate) async fn provision(
         prepared,
         facts,
         handle: handle.expose().to_owned(),
+        exposed: exposed.iter().map(|given| (given.name.clone(), given.version)).collect(),
         litter: invocation.litter.clone(),
         launcher_pid: parts.sandbox.host().await?.launcher_pid,
         ended: None,
         results: None,
     };
+    let scrubber = masking::scrubber(&handle, &exposed);
     let payload = payload_of(invocation, exposed, &task, &run.workdir)?;
-    Ok(Steady { saved, parked, payload, session, lease })
+    Ok(Steady { saved, parked, payload, session, scrubber, lease })
 }
 
 async fn prepare_workspace(

@@ -6,7 +6,7 @@ use std::path::Path;
 use outpost_core::{PreparedFacts, ResultFacts, Spend};
 use outpost_gateway::gateway::Handle;
 use outpost_sandbox::{Reattached, RunningSandbox};
-use outpost_types::{Failure, FailureCode};
+use outpost_types::{Failure, FailureCode, SecretName};
 use outpost_workspace::Prepared;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -25,6 +25,9 @@ pub(crate) struct Saved {
     pub(crate) prepared: Prepared,
     pub(crate) facts: PreparedFacts,
     pub(crate) handle: String,
+    /// Names and versions of the secrets it was given, to mask them.
+    #[serde(default)]
+    pub(crate) exposed: Vec<(SecretName, u64)>,
     pub(crate) litter: Vec<String>,
     /// Process id of the launcher that made the sandbox: another one has no idea of it.
     pub(crate) launcher_pid: u32,

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use outpost_agents::OutputParser;
+use outpost_context::Scrubber;
 use outpost_sandbox::{ExitReport, RunningSandbox, SandboxError};
 use outpost_types::limits::STOP_GRACE_SECONDS;
 use outpost_types::{Attention, EventData, LogStreamName};
@@ -19,6 +20,7 @@ use tracing::warn;
 use crate::attempt::millis_since;
 use crate::gatekeeper::{Account, Exhausted, Gatekeeper};
 use crate::lines::LineCutter;
+use crate::masking;
 use crate::output::{OutputLog, Taken};
 use crate::runner::{Command, Report, Told};
 
@@ -183,7 +185,7 @@ impl Pipe {
         let Some(fd) = &self.fd else { return Ok(None) };
         match fd.try_io(Interest::READABLE, |fd| log.take(stream, fd)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Ok(taken) if taken.bytes.is_empty() => {
+            Ok(taken) if taken.ended => {
                 self.fd = None;
                 Ok(None)
             }
@@ -192,9 +194,10 @@ impl Pipe {
     }
 }
 
-/// Turns the agent's output into reports.
+/// Turns the agent's output into reports. Whatever leaves here is masked.
 pub(crate) struct Output<'a> {
     log: OutputLog,
+    scrubber: Scrubber,
     parser: &'a mut dyn OutputParser,
     reports: &'a mpsc::Sender<Report>,
     started: Instant,
@@ -208,19 +211,20 @@ pub(crate) struct Output<'a> {
 impl<'a> Output<'a> {
     pub(crate) fn new(
         log: OutputLog,
+        scrubber: Scrubber,
         parser: &'a mut dyn OutputParser,
         reports: &'a mpsc::Sender<Report>,
     ) -> Self {
         let (stdout, stderr) = (LineCutter::default(), LineCutter::default());
         let (started, told) = (Instant::now(), Told::default());
-        Self { log, parser, reports, started, first_millis: None, stdout, stderr, told }
+        Self { log, scrubber, parser, reports, started, first_millis: None, stdout, stderr, told }
     }
 
     /// Reads again what an earlier server took, and tells what it had not told yet.
     pub(crate) async fn replay(&mut self, told: Told) -> io::Result<()> {
         self.told = told;
         for (stream, piece) in self.log.pieces() {
-            let taken = self.log.read(&piece)?;
+            let taken = self.log.read(stream, &piece)?;
             self.digest(stream, taken).await;
         }
         Ok(())
@@ -250,7 +254,14 @@ impl<'a> Output<'a> {
 
     /// Tells what was held back for the end of a line or of the output.
     pub(crate) async fn finish(&mut self) {
-        let log_offset = Some(self.log.end());
+        for stream in [LogStreamName::Stdout, LogStreamName::Stderr] {
+            match self.log.rest(stream) {
+                Ok(taken) if taken.bytes.is_empty() => {}
+                Ok(taken) => self.digest(stream, taken).await,
+                Err(error) => warn!(%error, "the last line of an output cannot be kept"),
+            }
+        }
+        let log_offset = Some(self.log.given());
         let last = [
             (LogStreamName::Stdout, self.stdout.finish()),
             (LogStreamName::Stderr, self.stderr.finish()),
@@ -274,6 +285,8 @@ impl<'a> Output<'a> {
 
     /// Reports an event, unless an earlier server did.
     async fn tell(&mut self, log_offset: Option<u64>, data: EventData) {
+        // What was read is masked; what the parser put together of several lines may not be.
+        let data = masking::event(&self.scrubber, data);
         // What is in no file cannot be read again, so nobody can have told it before.
         let Some(log_offset) = log_offset else {
             return self.report(Report::Event(data)).await;

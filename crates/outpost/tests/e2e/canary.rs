@@ -141,7 +141,7 @@ async fn grok_finds_no_key() {
 }
 
 const SHOWS: &str = "[[agents]]\nname = \"shows\"\ncommand = [\"/bin/sh\", \"-c\", \
-                     \"echo got $DATABASE_URL\"]\nstdin_prompt = true\n";
+                     \"echo got $DATABASE_URL${DATABASE_URL:+, ${#DATABASE_URL} long}\"]\nstdin_prompt = true\n";
 
 /// Only what a dispatch names, and only of the kind that may be shown, is in its agent's environment.
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +154,7 @@ async fn an_exposed_secret_is_given_to_whom_names_it() {
     let mut named = request("shows", "x", &repo);
     named.secrets = vec!["DATABASE_URL".to_owned()];
     let told = server.run(named.clone()).await;
-    assert_eq!(server.log(told.dispatch_id).await.trim(), "got postgres://exposed");
+    assert_eq!(server.log(told.dispatch_id).await.trim(), "got [masked:DATABASE_URL], 18 long");
     assert_eq!(told.secrets, ["DATABASE_URL"]);
     for (name, why) in [
         ("OPENAI_API_KEY", "--exposed"),

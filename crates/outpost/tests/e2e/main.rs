@@ -16,5 +16,6 @@ mod money;
 mod pool;
 mod redirect;
 mod restart;
+mod scrubbing;
 mod versions;
 mod workspaces;
