@@ -221,7 +221,7 @@ impl Op {
                 ErrorCode::PayloadTooLarge,
                 ErrorCode::UnsupportedMediaType,
             ],
-            Self::PutSecret => &[
+            Self::PutSecret | Self::CreateWebhook => &[
                 ErrorCode::MalformedBody,
                 ErrorCode::InvalidField,
                 ErrorCode::PayloadTooLarge,
@@ -237,13 +237,6 @@ impl Op {
                 ErrorCode::InvalidField,
                 ErrorCode::PayloadTooLarge,
                 ErrorCode::UnsupportedMediaType,
-            ],
-            Self::CreateWebhook => &[
-                ErrorCode::MalformedBody,
-                ErrorCode::InvalidField,
-                ErrorCode::PayloadTooLarge,
-                ErrorCode::UnsupportedMediaType,
-                ErrorCode::SecretsUnavailable,
             ],
             Self::Events | Self::Logs | Self::Diff | Self::Artifacts | Self::Artifact => {
                 &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::Expired]

@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outpost_store::{AuditRange, Audits as _, Store as _};
 use outpost_types::{
-    ApiError, Caller, CreateWebhook, CreatedWebhook, DeliveryState, DeliveryView,
-    DispatchStatus, ErrorCode, KeyId, Scope, Timestamp, WebhookApi as _, WebhookId, WebhookKind,
+    ApiError, Caller, CreateWebhook, CreatedWebhook, DeliveryState, DeliveryView, DispatchStatus,
+    ErrorCode, KeyId, Scope, Timestamp, WebhookApi as _, WebhookId, WebhookKind,
 };
 use ring::hmac;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -77,6 +77,16 @@ impl Receiver {
 
     fn then(&self, answers: impl IntoIterator<Item = Answer>) {
         self.answers.lock().unwrap().extend(answers);
+    }
+
+    /// Waits until so many deliveries arrived.
+    async fn until_arrived(&self, count: usize) {
+        let waiting = async {
+            while self.arrived().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(PATIENCE_SECONDS), waiting).await.unwrap();
     }
 
     fn arrived(&self) -> Vec<Arrived> {
@@ -168,12 +178,7 @@ async fn what_ends_is_delivered_signed_and_names_its_cost() {
     scene.puppet.release(first(id));
     scene.until(id, DispatchStatus::Completed).await;
     until(&scene, created.webhook.id, |delivery| delivery.state == DeliveryState::Delivered).await;
-    let all = async {
-        while receiver.arrived().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    until_done(all).await;
+    receiver.until_arrived(2).await;
     let mut kinds = Vec::new();
     for arrived in receiver.arrived() {
         assert!(arrived.is_signed_with(&created.secret), "{arrived:?}");
@@ -191,10 +196,6 @@ async fn what_ends_is_delivered_signed_and_names_its_cost() {
     assert!(trail.contains("webhook.created"));
     let secret = created.secret.strip_prefix("whsec_").unwrap();
     assert!(!trail.contains(secret) && !format!("{created:?}").contains(secret));
-}
-
-async fn until_done(work: impl Future<Output = ()>) {
-    tokio::time::timeout(Duration::from_secs(PATIENCE_SECONDS), work).await.unwrap();
 }
 
 #[tokio::test]

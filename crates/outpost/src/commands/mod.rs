@@ -30,9 +30,7 @@ pub(crate) mod workspaces;
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use outpost_args::{
-    AgentsCommand, Command, McpCommand, SecretsCommand, WebhooksCommand, WorkspacesCommand,
-};
+use outpost_args::{AgentsCommand, Command, McpCommand, SecretsCommand, WorkspacesCommand};
 
 /// Runs a command.
 pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
@@ -68,21 +66,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
                 WorkspacesCommand::Rm(args) => workspaces::rm(ui, &*api, &args.id).await,
             }
         }
-        Command::Webhooks(args) => {
-            let api = ctx.connect().await?.api;
-            match args.command {
-                WebhooksCommand::Add(args) => webhooks::add(ui, &*api, args).await,
-                WebhooksCommand::Ls => webhooks::ls(ui, &*api).await,
-                WebhooksCommand::Rm(args) => webhooks::rm(ui, &*api, &args.id).await,
-                WebhooksCommand::Test(args) => webhooks::test(ui, &*api, &args.id).await,
-                WebhooksCommand::Deliveries(args) => {
-                    webhooks::deliveries(ui, &*api, &args.id).await
-                }
-                WebhooksCommand::Replay(args) => {
-                    webhooks::replay(ui, &*api, &args.id, args.delivery).await
-                }
-            }
-        }
+        Command::Webhooks(args) => webhooks::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Backup(args) => backup::make(ctx, args).await,
         Command::Restore(args) => backup::put_back(ctx, args).await,
         Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use outpost_args::WebhookAddArgs;
+use outpost_args::{WebhookAddArgs, WebhooksArgs, WebhooksCommand};
 use outpost_terminal::sanitize;
 use outpost_types::limits::LIST_LIMIT_DEFAULT;
 use outpost_types::{
@@ -13,8 +13,20 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::ui::Ui;
 
+/// Does one of them.
+pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: WebhooksArgs) -> Result<Exit, CliError> {
+    match args.command {
+        WebhooksCommand::Add(args) => add(ui, api, args).await,
+        WebhooksCommand::Ls => ls(ui, api).await,
+        WebhooksCommand::Rm(args) => rm(ui, api, &args.id).await,
+        WebhooksCommand::Test(args) => test(ui, api, &args.id).await,
+        WebhooksCommand::Deliveries(args) => deliveries(ui, api, &args.id).await,
+        WebhooksCommand::Replay(args) => replay(ui, api, &args.id, args.delivery).await,
+    }
+}
+
 /// Makes one and prints its secret.
-pub(crate) async fn add(ui: &Ui, api: &dyn Api, args: WebhookAddArgs) -> Result<Exit, CliError> {
+async fn add(ui: &Ui, api: &dyn Api, args: WebhookAddArgs) -> Result<Exit, CliError> {
     let kinds = args.events.iter().map(|name| kind(name)).collect::<Result<Vec<_>, _>>()?;
     let events = Some(kinds).filter(|kinds| !kinds.is_empty());
     let created = api.create_webhook(CreateWebhook { url: args.url, events }).await?;
@@ -31,7 +43,7 @@ pub(crate) async fn add(ui: &Ui, api: &dyn Api, args: WebhookAddArgs) -> Result<
 }
 
 /// Lists them.
-pub(crate) async fn ls(ui: &Ui, api: &dyn Api) -> Result<Exit, CliError> {
+async fn ls(ui: &Ui, api: &dyn Api) -> Result<Exit, CliError> {
     let views = api.list_webhooks().await?;
     if ui.verbosity.json {
         ui.json(&views)?;
@@ -44,7 +56,7 @@ pub(crate) async fn ls(ui: &Ui, api: &dyn Api) -> Result<Exit, CliError> {
 }
 
 /// Removes one.
-pub(crate) async fn rm(ui: &Ui, api: &dyn Api, id: &str) -> Result<Exit, CliError> {
+async fn rm(ui: &Ui, api: &dyn Api, id: &str) -> Result<Exit, CliError> {
     let view = api.delete_webhook(find(id)?).await.map_err(unknown)?;
     if ui.verbosity.json {
         ui.json(&view)?;
@@ -55,18 +67,13 @@ pub(crate) async fn rm(ui: &Ui, api: &dyn Api, id: &str) -> Result<Exit, CliErro
 }
 
 /// Queues a test event.
-pub(crate) async fn test(ui: &Ui, api: &dyn Api, id: &str) -> Result<Exit, CliError> {
+async fn test(ui: &Ui, api: &dyn Api, id: &str) -> Result<Exit, CliError> {
     let view = api.test_webhook(find(id)?).await.map_err(unknown)?;
     queued(ui, &view, id)
 }
 
 /// Queues a delivery again.
-pub(crate) async fn replay(
-    ui: &Ui,
-    api: &dyn Api,
-    id: &str,
-    delivery: u64,
-) -> Result<Exit, CliError> {
+async fn replay(ui: &Ui, api: &dyn Api, id: &str, delivery: u64) -> Result<Exit, CliError> {
     let view = api.replay_delivery(find(id)?, delivery).await.map_err(unknown)?;
     queued(ui, &view, id)
 }
@@ -82,7 +89,7 @@ fn queued(ui: &Ui, view: &DeliveryView, id: &str) -> Result<Exit, CliError> {
 }
 
 /// Lists what was delivered last.
-pub(crate) async fn deliveries(ui: &Ui, api: &dyn Api, id: &str) -> Result<Exit, CliError> {
+async fn deliveries(ui: &Ui, api: &dyn Api, id: &str) -> Result<Exit, CliError> {
     let page = api.deliveries(find(id)?, None, LIST_LIMIT_DEFAULT).await.map_err(unknown)?;
     if ui.verbosity.json {
         ui.json(&page)?;
