@@ -4,8 +4,12 @@
 
 mod faults;
 mod network;
+mod promote;
 mod puppet;
 mod retention;
+#[path = "../../../outpost-promote/tests/it/standin.rs"]
+#[expect(dead_code, reason = "the tests of promotions themselves use the rest of it")]
+mod standin;
 mod told;
 mod usage;
 mod vault;
