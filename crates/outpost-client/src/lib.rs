@@ -9,6 +9,7 @@
 //! (the caller decides, with an `Idempotency-Key`), redirects (a key is sent to one place only),
 //! cookies, caching.
 
+mod access;
 mod api;
 mod config;
 mod error;

@@ -16,9 +16,10 @@ use crate::ops::{Access, Op};
 use crate::{problem, routes};
 
 /// Codes every guarded operation may answer.
-const GUARDED: [ErrorCode; 5] = [
+const GUARDED: [ErrorCode; 6] = [
     ErrorCode::Unauthorized,
     ErrorCode::Forbidden,
+    ErrorCode::TenantSuspended,
     ErrorCode::RateLimited,
     ErrorCode::Internal,
     ErrorCode::Unavailable,
@@ -61,6 +62,18 @@ const GUARDED: [ErrorCode; 5] = [
         routes::test_webhook,
         routes::deliveries,
         routes::replay_delivery,
+        routes::create_key,
+        routes::keys,
+        routes::key,
+        routes::rotate_key,
+        routes::revoke_key,
+        routes::create_tenant,
+        routes::tenants,
+        routes::tenant,
+        routes::update_tenant,
+        routes::audit,
+        routes::verify_audit,
+        routes::export_audit,
         routes::fleet,
         routes::health_fleet,
         routes::health,

@@ -46,6 +46,18 @@ pub(crate) enum Op {
     TestWebhook,
     Deliveries,
     ReplayDelivery,
+    CreateKey,
+    Keys,
+    Key,
+    RotateKey,
+    RevokeKey,
+    CreateTenant,
+    Tenants,
+    Tenant,
+    UpdateTenant,
+    Audit,
+    VerifyAudit,
+    ExportAudit,
     Fleet,
     HealthFleet,
     Health,
@@ -73,7 +85,7 @@ const PROMOTE_ERRORS: &[ErrorCode] = &[
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 47] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -102,6 +114,18 @@ impl Op {
         Self::TestWebhook,
         Self::Deliveries,
         Self::ReplayDelivery,
+        Self::CreateKey,
+        Self::Keys,
+        Self::Key,
+        Self::RotateKey,
+        Self::RevokeKey,
+        Self::CreateTenant,
+        Self::Tenants,
+        Self::Tenant,
+        Self::UpdateTenant,
+        Self::Audit,
+        Self::VerifyAudit,
+        Self::ExportAudit,
         Self::Fleet,
         Self::HealthFleet,
         Self::Health,
@@ -137,6 +161,14 @@ impl Op {
             Self::TestWebhook => "/webhooks/{id}/test",
             Self::Deliveries => "/webhooks/{id}/deliveries",
             Self::ReplayDelivery => "/webhooks/{id}/deliveries/{delivery}/replay",
+            Self::CreateKey | Self::Keys => "/keys",
+            Self::Key | Self::RevokeKey => "/keys/{id}",
+            Self::RotateKey => "/keys/{id}/rotate",
+            Self::CreateTenant | Self::Tenants => "/tenants",
+            Self::Tenant | Self::UpdateTenant => "/tenants/{id}",
+            Self::Audit => "/audit",
+            Self::VerifyAudit => "/audit/verify",
+            Self::ExportAudit => "/audit/export",
             Self::Fleet => "/fleet",
             Self::HealthFleet => "/health/fleet",
             Self::Health => "/health",
@@ -153,8 +185,10 @@ impl Op {
             Self::CreateDispatch | Self::RekeySecrets | Self::Promote | Self::Mcp => Method::POST,
             Self::CreateWebhook | Self::TestWebhook | Self::ReplayDelivery => Method::POST,
             Self::DeleteWebhook => Method::DELETE,
+            Self::CreateKey | Self::RotateKey | Self::CreateTenant => Method::POST,
             Self::PutSecret => Method::PUT,
-            Self::ChangeNetwork => Method::PATCH,
+            Self::ChangeNetwork | Self::UpdateTenant => Method::PATCH,
+            Self::RevokeKey => Method::DELETE,
             Self::CancelDispatch | Self::DeleteSecret | Self::DeleteWorkspace => Method::DELETE,
             _ => Method::GET,
         }
@@ -182,13 +216,25 @@ impl Op {
             | Self::Secrets
             | Self::DeleteSecret
             | Self::RekeySecrets
+            | Self::Usage
+            | Self::CreateKey
+            | Self::Keys
+            | Self::Key
+            | Self::RotateKey
+            | Self::RevokeKey
+            | Self::CreateTenant
+            | Self::Tenants
+            | Self::Tenant
+            | Self::UpdateTenant
+            | Self::Audit
+            | Self::VerifyAudit
+            | Self::ExportAudit
             | Self::CreateWebhook
             | Self::Webhooks
             | Self::DeleteWebhook
             | Self::TestWebhook
             | Self::Deliveries
-            | Self::ReplayDelivery
-            | Self::Usage => Access::Key(Scope::Admin),
+            | Self::ReplayDelivery => Access::Key(Scope::Admin),
             Self::Artifact => Access::KeyOrSignature(Scope::Status),
             Self::Health
             | Self::Live
@@ -241,10 +287,37 @@ impl Op {
             Self::Events | Self::Logs | Self::Diff | Self::Artifacts | Self::Artifact => {
                 &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::Expired]
             }
+            Self::CreateKey | Self::UpdateTenant => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::NotFound,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
+            ],
+            Self::RotateKey => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::NotFound,
+                ErrorCode::AlreadyFinished,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
+            ],
+            Self::CreateTenant => &[
+                ErrorCode::MalformedBody,
+                ErrorCode::InvalidField,
+                ErrorCode::AlreadyExists,
+                ErrorCode::PayloadTooLarge,
+                ErrorCode::UnsupportedMediaType,
+            ],
             Self::RekeySecrets => &[ErrorCode::InvalidField, ErrorCode::SecretsUnavailable],
             Self::GetDispatch
             | Self::Workspace
             | Self::Promotion
+            | Self::Keys
+            | Self::Key
+            | Self::RevokeKey
+            | Self::Tenant
+            | Self::Audit
             | Self::DeleteWebhook
             | Self::TestWebhook
             | Self::Deliveries

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::{
-    ApiError, ArtifactView, CancelRequest, Created, DispatchId, DispatchRequest, DispatchView,
-    EventEnvelope, FleetView, ListQuery, NetworkRequest, Page, PromoteApi, PutSecret, RekeyView,
-    SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WebhookApi,
-    WorkspaceView,
+    ApiError, ArtifactView, AuditApi, CancelRequest, Created, DispatchId, DispatchRequest,
+    DispatchView, EventEnvelope, FleetView, KeysApi, ListQuery, NetworkRequest, Page, PromoteApi,
+    PutSecret, RekeyView, SecretName, SecretScope, SecretView, TenantsApi, UsageQuery, UsageReport,
+    WebhookApi, WorkspaceView,
 };
 
 /// Events in order, from where the reader asked; ends after the terminal one.
@@ -35,7 +35,7 @@ pub struct LogQuery {
 ///
 /// Every method may fail with [`ApiError`]; ids of other tenants answer `not_found`.
 #[async_trait]
-pub trait Api: PromoteApi + WebhookApi + Send + Sync {
+pub trait Api: PromoteApi + WebhookApi + KeysApi + TenantsApi + AuditApi + Send + Sync {
     /// Accepts a task. When this returns, the dispatch is on disk.
     async fn create_dispatch(
         &self,

@@ -24,6 +24,8 @@ mod fake;
 #[cfg(test)]
 mod fake_promote;
 #[cfg(test)]
+mod fake_access;
+#[cfg(test)]
 mod fake_webhooks;
 mod follow;
 mod logging;

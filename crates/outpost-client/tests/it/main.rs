@@ -10,6 +10,8 @@ mod harness;
 #[path = "../../../outpost-server/tests/it/memory.rs"]
 #[expect(dead_code, reason = "the tests of the server use the rest of it")]
 mod memory;
+#[path = "../../../outpost-server/tests/it/memory_access.rs"]
+mod memory_access;
 #[path = "../../../outpost-server/tests/it/memory_promote.rs"]
 mod memory_promote;
 #[path = "../../../outpost-server/tests/it/memory_webhooks.rs"]

@@ -3,6 +3,7 @@
 
 mod client;
 mod fake;
+mod fake_access;
 mod http;
 mod refusals;
 mod resources;

@@ -3,7 +3,9 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
 use outpost_types::limits::SECRET_NAME_BYTES_MAX;
-use outpost_types::{ApiError, DispatchId, SecretName, WebhookId, is_workspace_id};
+use outpost_types::{
+    ApiError, DispatchId, KeyId, SecretName, TenantId, WebhookId, is_workspace_id,
+};
 
 use crate::files::is_artifact_name;
 use crate::problem::Refusal;
@@ -87,12 +89,37 @@ impl<S: Send + Sync> FromRequestParts<S> for DeliveryPath {
     }
 }
 
+/// The API key a path names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyPath(pub(crate) KeyId);
+
+/// The tenant a path names.
+#[derive(Debug, Clone)]
+pub(crate) struct TenantPath(pub(crate) TenantId);
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        Ok(Self(parsed(&params, "id")?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for TenantPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let params = params(parts, state).await?;
+        Ok(Self(parsed(&params, "id")?))
+    }
+}
+
 /// A part of the path that is of this type.
 fn parsed<T: std::str::FromStr>(params: &RawPathParams, wanted: &str) -> Result<T, Refusal> {
     let found = params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
     Ok(found.and_then(|text| text.parse().ok()).ok_or_else(ApiError::not_found)?)
 }
-
 
 /// The secret a path names.
 #[derive(Debug, Clone)]

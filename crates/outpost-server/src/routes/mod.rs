@@ -1,13 +1,16 @@
 //! The router: every operation of [`Op::ALL`] with its guard, under one edge.
 
 mod artifacts;
+mod audit;
 mod dispatch;
 mod health;
 mod ids;
+mod keys;
 mod mcp;
 mod promote;
 mod secrets;
 mod streams;
+mod tenants;
 mod usage;
 mod webhooks;
 mod workspaces;
@@ -32,12 +35,20 @@ use crate::problem::{Refusal, no_route};
 use crate::{Backend, ServerConfig};
 
 pub(crate) use artifacts::{__path_artifact, __path_list as __path_artifacts};
+pub(crate) use audit::{
+    __path_export as __path_export_audit, __path_list as __path_audit,
+    __path_verify as __path_verify_audit,
+};
 pub(crate) use dispatch::{
     __path_cancel, __path_change_network, __path_create, __path_get, __path_runs, DISPATCH_FORM,
 };
 pub(crate) use health::{
     __path_docs, __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi,
     __path_ready,
+};
+pub(crate) use keys::{
+    __path_create as __path_create_key, __path_get as __path_key, __path_list as __path_keys,
+    __path_revoke as __path_revoke_key, __path_rotate as __path_rotate_key,
 };
 pub(crate) use mcp::{__path_message as __path_mcp, __path_resource as __path_mcp_resource};
 pub(crate) use promote::{__path_get as __path_promotion, __path_promote};
@@ -46,6 +57,10 @@ pub(crate) use secrets::{
     __path_put as __path_put_secret, __path_rekey as __path_rekey_secrets,
 };
 pub(crate) use streams::{__path_diff, __path_events, __path_logs, last_event_id};
+pub(crate) use tenants::{
+    __path_create as __path_create_tenant, __path_get as __path_tenant,
+    __path_list as __path_tenants, __path_update as __path_update_tenant,
+};
 pub(crate) use usage::__path_read as __path_usage;
 pub(crate) use webhooks::{
     __path_create as __path_create_webhook, __path_delete as __path_delete_webhook,
@@ -146,6 +161,18 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::TestWebhook => on(filter, webhooks::test),
         Op::Deliveries => on(filter, webhooks::deliveries),
         Op::ReplayDelivery => on(filter, webhooks::replay),
+        Op::CreateKey => on(filter, keys::create),
+        Op::Keys => on(filter, keys::list),
+        Op::Key => on(filter, keys::get),
+        Op::RotateKey => on(filter, keys::rotate),
+        Op::RevokeKey => on(filter, keys::revoke),
+        Op::CreateTenant => on(filter, tenants::create),
+        Op::Tenants => on(filter, tenants::list),
+        Op::Tenant => on(filter, tenants::get),
+        Op::UpdateTenant => on(filter, tenants::update),
+        Op::Audit => on(filter, audit::list),
+        Op::VerifyAudit => on(filter, audit::verify),
+        Op::ExportAudit => on(filter, audit::export),
         Op::Fleet => on(filter, health::fleet),
         Op::HealthFleet => on(filter, health::health_fleet),
         Op::Health => on(filter, health::health),

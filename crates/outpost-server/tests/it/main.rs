@@ -12,6 +12,7 @@ mod harness;
 mod logs;
 mod mcp;
 mod memory;
+mod memory_access;
 mod memory_promote;
 mod memory_webhooks;
 mod promote;
