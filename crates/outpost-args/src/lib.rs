@@ -5,6 +5,7 @@
 
 mod backup;
 mod bench;
+mod context;
 mod dispatch;
 mod mcp;
 mod operate;
@@ -22,7 +23,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use backup::{BackupArgs, RestoreArgs};
 pub use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
-pub use dispatch::DispatchArgs;
+pub use context::{ContextArgs, ContextCommand, PreviewArgs, ShowContextArgs};
+pub use dispatch::{ContextArg, DispatchArgs};
 pub use mcp::{McpArgs, McpClient, McpCommand, McpInstallArgs};
 pub use operate::{
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
@@ -139,6 +141,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Print the agent's changes
     Diff(DiffArgs),
+    /// What agents are told of a repository before their task
+    Context(ContextArgs),
     /// Apply the agent's changes to your repository
     Apply(ApplyArgs),
     /// Push the agent's changes as a branch and open a pull request

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use outpost_types::limits::WAIT_SECONDS_MAX;
 use outpost_types::{
-    Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
-    DispatchView, EventStream, FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page,
-    PutSecret, RekeyView, SecretName, SecretScope, SecretView, UsageQuery, UsageReport,
-    WorkspaceView, is_workspace_id,
+    Api, ApiError, ArtifactView, ByteStream, CancelRequest, ContextView, Created, DispatchId,
+    DispatchRequest, DispatchView, EventStream, FleetView, ListQuery, LogQuery, LogStream,
+    NetworkRequest, Page, PutSecret, RekeyView, SecretName, SecretScope, SecretView, UsageQuery,
+    UsageReport, WorkspaceView, is_workspace_id,
 };
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -127,6 +127,12 @@ impl Api for HttpApi {
         let get = self.request(Method::GET, ["dispatch", &id, "diff"]);
         let response = self.open(get).await?;
         Ok(logs::file(self.clone(), response))
+    }
+
+    async fn context(&self, id: DispatchId) -> Result<ContextView, ApiError> {
+        let id = id.to_string();
+        let get = self.request(Method::GET, ["dispatch", &id, "context"]);
+        Ok(self.unary(get, UNARY).await?.0)
     }
 
     async fn artifacts(

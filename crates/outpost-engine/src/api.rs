@@ -12,10 +12,10 @@ use outpost_types::limits::{
     OUTPUT_TAIL_BYTES_MAX,
 };
 use outpost_types::{
-    AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, Created, Day,
-    DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData, EventStream,
-    FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView,
-    SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
+    AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, ContextView,
+    Created, Day, DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData,
+    EventStream, FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page, PutSecret,
+    RekeyView, SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::{error, info};
@@ -25,7 +25,7 @@ use crate::engine::{ApplyError, Engine};
 use crate::journal::{Journal, OUTPUT_FILE, tail_text};
 use crate::secrets::{Secrets, is_operator};
 use crate::streams::Growth;
-use crate::{artifacts, audit, query, streams, usage};
+use crate::{artifacts, audit, context, query, streams, usage};
 
 /// How often a change of a network is tried when other clients come before it.
 const NETWORK_TRIES_MAX: u32 = 8;
@@ -131,6 +131,11 @@ impl Api for EngineApi {
         } else {
             Ok(Box::pin(futures_util::stream::empty()))
         }
+    }
+
+    async fn context(&self, id: DispatchId) -> Result<ContextView, ApiError> {
+        self.find_kept(id, Kept::Context).await?;
+        context::read(&self.engine.kept_dir(id))
     }
 
     async fn artifacts(

@@ -12,6 +12,7 @@ mod artifacts;
 mod attempt;
 mod audit;
 mod clock;
+mod context;
 mod effects;
 mod engine;
 mod journal;

@@ -8,6 +8,7 @@
 mod ahead;
 mod attempt;
 mod carry;
+mod context;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gatekeeper;

@@ -31,6 +31,7 @@ use tracing::{debug, warn};
 use crate::ahead::HOME;
 use crate::attempt::millis_since;
 use crate::carry::{self, Carried, inside_of};
+use crate::context;
 use crate::local::Parts;
 use crate::masking;
 use crate::network::variables;
@@ -219,6 +220,8 @@ pub(crate) async fn provision(
     if prepared.persistent.is_some() {
         *entered = Some(prepared.clone());
     }
+    let resumes = carried.as_ref().is_some_and(|carried| carried.session_id().is_some());
+    let task = context::tell(assignment, &mut prepared, &exposed, resumes, task).await?;
     let setup_millis = Box::pin(set_up(parts, assignment, &mut prepared)).await?;
     if let Some(carried) = &mut carried {
         Box::pin(carried.restore(parts, assignment, &mut prepared)).await?;

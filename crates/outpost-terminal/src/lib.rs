@@ -7,6 +7,7 @@
 
 mod agents;
 mod card;
+mod context;
 mod diff;
 mod dispatches;
 mod event;
@@ -26,6 +27,7 @@ mod samples;
 
 pub use agents::{LocalAgent, local_agents};
 pub use card::card;
+pub use context::context;
 pub use diff::patch;
 pub use dispatches::dispatches;
 pub use event::{EventPrinter, network};

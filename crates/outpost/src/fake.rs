@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use outpost_types::{
-    Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
-    DispatchStatus, DispatchView, ErrorCode, EventEnvelope, EventStream, FleetView, ListQuery,
-    LogQuery, LogStream, NetworkRequest, Page, PromoteRequest, PutSecret, RekeyView, SecretKind,
-    SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
+    Api, ApiError, ArtifactView, ByteStream, CancelRequest, ContextView, Created, DispatchId,
+    DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventEnvelope, EventStream,
+    FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page, PromoteRequest, PutSecret,
+    RekeyView, SecretKind, SecretName, SecretScope, SecretView, UsageQuery, UsageReport,
+    WorkspaceView,
 };
 
 pub(crate) use crate::samples::*;
@@ -176,6 +177,14 @@ impl Api for FakeApi {
     async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError> {
         self.find(id)?;
         Ok(once(&self.patch))
+    }
+
+    async fn context(&self, id: DispatchId) -> Result<ContextView, ApiError> {
+        self.find(id)?;
+        let document = r##"{"version":1,"level":"standard","budgetTokens":1200,"tokens":20,"redactions":{},
+            "sections":[{"kind":"identity","path":"README.md","bytes":20,"tokensBefore":5,"tokensAfter":5,
+            "trimmed":"none","redactions":{}}],"text":"# Project context\n\n# Task\n\n"}"##;
+        Ok(serde_json::from_str(document).unwrap())
     }
 
     async fn artifacts(

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use outpost_types::{
-    Api, ApiError, ArtifactView, ByteStream, CancelRequest, Created, DispatchId, DispatchRequest,
-    DispatchStatus, DispatchView, ErrorCode, EventStream, FleetView, ListQuery, LogQuery,
-    LogStream, NetworkRequest, Page, PromoteApi, PromoteRequest, Promoted, PromotionStatus,
-    PromotionView, PutSecret, RekeyView, SecretName, SecretScope, SecretView, Timestamp,
-    UsageQuery, UsageReport, WorkspaceView,
+    Api, ApiError, ArtifactView, ByteStream, CancelRequest, ContextView, Created, DispatchId,
+    DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventStream, FleetView, ListQuery,
+    LogQuery, LogStream, NetworkRequest, Page, PromoteApi, PromoteRequest, Promoted,
+    PromotionStatus, PromotionView, PutSecret, RekeyView, SecretName, SecretScope, SecretView,
+    Timestamp, UsageQuery, UsageReport, WorkspaceView,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -244,6 +244,10 @@ impl Api for Fake {
     async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError> {
         self.find(id)?;
         Ok(pieces(&self.diff))
+    }
+
+    async fn context(&self, _: DispatchId) -> Result<ContextView, ApiError> {
+        Err(ApiError::not_found())
     }
 
     async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {

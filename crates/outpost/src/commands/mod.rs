@@ -6,6 +6,7 @@ pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod cancel;
 pub(crate) mod completions;
+pub(crate) mod context;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod dispatch;
@@ -30,7 +31,9 @@ pub(crate) mod workspaces;
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use outpost_args::{AgentsCommand, Command, McpCommand, SecretsCommand, WorkspacesCommand};
+use outpost_args::{
+    AgentsCommand, Command, ContextCommand, McpCommand, SecretsCommand, WorkspacesCommand,
+};
 
 /// Runs a command.
 pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
@@ -42,6 +45,12 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         Command::Logs(args) => logs::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Events(args) => events::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Diff(args) => diff::run(ui, &*ctx.connect().await?.api, &args).await,
+        Command::Context(args) => match args.command {
+            ContextCommand::Preview(args) => context::preview(ui, &args),
+            ContextCommand::Show(args) => {
+                context::show(ui, &*ctx.connect().await?.api, &args).await
+            }
+        },
         Command::Apply(args) => apply::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Promote(args) => promote::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Cancel(args) => cancel::run(ui, &*ctx.connect().await?.api, &args).await,

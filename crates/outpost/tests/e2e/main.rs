@@ -4,6 +4,7 @@
 
 mod agents;
 mod canary;
+mod context;
 mod continues;
 mod egress;
 mod failures;
