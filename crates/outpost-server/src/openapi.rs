@@ -42,6 +42,7 @@ const GUARDED: [ErrorCode; 6] = [
         routes::events,
         routes::logs,
         routes::diff,
+        routes::context,
         routes::artifacts,
         routes::artifact,
         routes::put_secret,

@@ -25,6 +25,7 @@ pub(crate) enum Op {
     Events,
     Logs,
     Diff,
+    Context,
     Runs,
     Artifacts,
     Artifact,
@@ -85,7 +86,7 @@ const PROMOTE_ERRORS: &[ErrorCode] = &[
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 47] = [
+    pub(crate) const ALL: [Self; 48] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -93,6 +94,7 @@ impl Op {
         Self::Events,
         Self::Logs,
         Self::Diff,
+        Self::Context,
         Self::Runs,
         Self::Artifacts,
         Self::Artifact,
@@ -143,6 +145,7 @@ impl Op {
             Self::Events => "/dispatch/{id}/events",
             Self::Logs => "/dispatch/{id}/logs",
             Self::Diff => "/dispatch/{id}/diff",
+            Self::Context => "/dispatch/{id}/context",
             Self::Runs => "/runs",
             Self::Artifacts => "/artifacts/{id}",
             Self::Artifact => "/artifacts/{id}/{*name}",
@@ -206,6 +209,7 @@ impl Op {
             | Self::Events
             | Self::Logs
             | Self::Diff
+            | Self::Context
             | Self::Artifacts
             | Self::Workspace
             | Self::Promotion
@@ -284,9 +288,12 @@ impl Op {
                 ErrorCode::PayloadTooLarge,
                 ErrorCode::UnsupportedMediaType,
             ],
-            Self::Events | Self::Logs | Self::Diff | Self::Artifacts | Self::Artifact => {
-                &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::Expired]
-            }
+            Self::Events
+            | Self::Logs
+            | Self::Diff
+            | Self::Context
+            | Self::Artifacts
+            | Self::Artifact => &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::Expired],
             Self::CreateKey | Self::UpdateTenant => &[
                 ErrorCode::MalformedBody,
                 ErrorCode::InvalidField,

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::{
-    ApiError, ArtifactView, AuditApi, CancelRequest, Created, DispatchId, DispatchRequest,
-    DispatchView, EventEnvelope, FleetView, KeysApi, ListQuery, NetworkRequest, Page, PromoteApi,
-    PutSecret, RekeyView, SecretName, SecretScope, SecretView, TenantsApi, UsageQuery, UsageReport,
-    WebhookApi, WorkspaceView,
+    ApiError, ArtifactView, AuditApi, CancelRequest, ContextView, Created, DispatchId,
+    DispatchRequest, DispatchView, EventEnvelope, FleetView, KeysApi, ListQuery, NetworkRequest,
+    Page, PromoteApi, PutSecret, RekeyView, SecretName, SecretScope, SecretView, TenantsApi,
+    UsageQuery, UsageReport, WebhookApi, WorkspaceView,
 };
 
 /// Events in order, from where the reader asked; ends after the terminal one.
@@ -78,6 +78,9 @@ pub trait Api: PromoteApi + WebhookApi + KeysApi + TenantsApi + AuditApi + Send 
 
     /// `diff.patch`; empty while there is none.
     async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError>;
+
+    /// What the agent was told before its task.
+    async fn context(&self, id: DispatchId) -> Result<ContextView, ApiError>;
 
     /// Kept files with signed addresses that live `url_ttl`.
     async fn artifacts(

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod audit;
+mod context;
 mod dispatch;
 mod health;
 mod ids;
@@ -39,6 +40,7 @@ pub(crate) use audit::{
     __path_export as __path_export_audit, __path_list as __path_audit,
     __path_verify as __path_verify_audit,
 };
+pub(crate) use context::__path_read as __path_context;
 pub(crate) use dispatch::{
     __path_cancel, __path_change_network, __path_create, __path_get, __path_runs, DISPATCH_FORM,
 };
@@ -141,6 +143,7 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::Events => on(filter, streams::events),
         Op::Logs => on(filter, streams::logs),
         Op::Diff => on(filter, streams::diff),
+        Op::Context => on(filter, context::read),
         Op::Artifacts => on(filter, artifacts::list),
         Op::Artifact => on(filter, artifacts::artifact),
         Op::PutSecret => on(filter, secrets::put),

@@ -67,6 +67,7 @@ fn row(operation: &str, id: &str) -> Row {
         "followDispatch" => get(format!("/dispatch/{id}/events")),
         "readLogs" => get(format!("/dispatch/{id}/logs")),
         "readDiff" => get(format!("/dispatch/{id}/diff")),
+        "readContext" => get(format!("/dispatch/{id}/context")),
         "listRuns" => get("/runs".into()),
         "listArtifacts" => get(format!("/artifacts/{id}")),
         "readArtifact" => get(format!("/artifacts/{id}/a/b.txt")),
