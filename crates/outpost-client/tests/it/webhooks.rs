@@ -9,6 +9,7 @@ use crate::memory_webhooks::WEBHOOK;
 #[tokio::test]
 async fn webhooks_are_made_listed_tested_and_removed() {
     let memory = Memory::new();
+    memory.workspace("local", "0123456789abcdef0123456789abcdef", false);
     let server = Server::start(&memory, anywhere());
     let api = client(server.address, "admin");
     let request = CreateWebhook {

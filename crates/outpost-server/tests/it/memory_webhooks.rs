@@ -1,9 +1,9 @@
-//! Webhooks of the backend in memory: the tenant `local` has one, and nobody else has any.
+//! Webhooks of the backend in memory: the tenant `local` has one once it has a workspace; nobody else has any.
 
 use async_trait::async_trait;
 use outpost_types::{
-    ApiError, CreateWebhook, CreatedWebhook, DeliveryState, DeliveryView, Page, Timestamp,
-    WebhookApi, WebhookId, WebhookKind, WebhookView,
+    Api as _, ApiError, CreateWebhook, CreatedWebhook, DeliveryState, DeliveryView, Page,
+    Timestamp, WebhookApi, WebhookId, WebhookKind, WebhookView,
 };
 
 use crate::memory::Session;
@@ -36,8 +36,9 @@ fn delivery(id: u64) -> DeliveryView {
 }
 
 impl Session {
-    fn own(&self, id: WebhookId) -> Result<WebhookView, ApiError> {
-        if id.to_string() == WEBHOOK && self.is("local") {
+    async fn own(&self, id: WebhookId) -> Result<WebhookView, ApiError> {
+        let known = !self.list_workspaces().await?.is_empty();
+        if known && id.to_string() == WEBHOOK && self.is("local") {
             Ok(view(id))
         } else {
             Err(ApiError::not_found())
@@ -52,13 +53,14 @@ impl WebhookApi for Session {
         Ok(CreatedWebhook { webhook, secret: "whsec_canary".into() })
     }
     async fn list_webhooks(&self) -> Result<Vec<WebhookView>, ApiError> {
-        Ok(WEBHOOK.parse().ok().and_then(|id| self.own(id).ok()).into_iter().collect())
+        let found = self.own(WEBHOOK.parse().map_err(|_| ApiError::not_found())?).await;
+        Ok(found.into_iter().collect())
     }
     async fn delete_webhook(&self, id: WebhookId) -> Result<WebhookView, ApiError> {
-        self.own(id)
+        self.own(id).await
     }
     async fn test_webhook(&self, id: WebhookId) -> Result<DeliveryView, ApiError> {
-        self.own(id).map(|_| delivery(1))
+        self.own(id).await.map(|_| delivery(1))
     }
     async fn deliveries(
         &self,
@@ -66,13 +68,13 @@ impl WebhookApi for Session {
         before: Option<u64>,
         limit: u32,
     ) -> Result<Page<DeliveryView>, ApiError> {
-        self.own(id)?;
+        self.own(id).await?;
         let next = before.map_or(9, |before| before - 1);
         let items = vec![delivery(next); limit as usize];
         Ok(Page { items, next_cursor: Some(next.to_string()) })
     }
     async fn replay_delivery(&self, id: WebhookId, number: u64) -> Result<DeliveryView, ApiError> {
-        self.own(id)?;
+        self.own(id).await?;
         if number == 7 { Ok(delivery(7)) } else { Err(ApiError::not_found()) }
     }
 }
