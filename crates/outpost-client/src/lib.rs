@@ -17,11 +17,11 @@ mod events;
 mod http;
 mod logs;
 mod promote;
-mod webhooks;
 mod retry;
 mod secrets;
 mod sse;
 mod tls;
+mod webhooks;
 
 pub use config::{ApiKey, ClientConfig, RetryPolicy};
 pub use error::ClientError;
