@@ -84,6 +84,14 @@ const PROMOTE_ERRORS: &[ErrorCode] = &[
     ErrorCode::SecretsUnavailable,
 ];
 
+/// Codes that are about the body alone.
+const OF_A_BODY: [ErrorCode; 4] = [
+    ErrorCode::MalformedBody,
+    ErrorCode::InvalidField,
+    ErrorCode::PayloadTooLarge,
+    ErrorCode::UnsupportedMediaType,
+];
+
 impl Op {
     /// All of them.
     pub(crate) const ALL: [Self; 48] = [
@@ -282,12 +290,7 @@ impl Op {
                 &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::WorkspaceInUse]
             }
             Self::Promote => PROMOTE_ERRORS,
-            Self::Mcp => &[
-                ErrorCode::MalformedBody,
-                ErrorCode::InvalidField,
-                ErrorCode::PayloadTooLarge,
-                ErrorCode::UnsupportedMediaType,
-            ],
+            Self::Mcp => &OF_A_BODY,
             Self::Events
             | Self::Logs
             | Self::Diff

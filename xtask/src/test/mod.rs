@@ -8,6 +8,7 @@ mod agents;
 mod clients;
 mod contract;
 mod counts;
+mod mcp;
 pub(crate) mod process;
 mod steps;
 
@@ -32,6 +33,9 @@ const CACHE_VARIABLE: &str = "OUTPOST_TEST_CACHE";
 const AGENTS_VARIABLE: &str = "OUTPOST_TEST_AGENTS_DIR";
 /// Part of a failed command's last line that the summary repeats, characters.
 const REASON_CHARS_MAX: usize = 160;
+
+/// Tells them where the SDK is whose client they drive.
+const MCP_VARIABLE: &str = "OUTPOST_TEST_MCP_DIR";
 
 /// Variables of the product's own; the caller's must not reach the tests.
 const OWN_PREFIX: &str = "OUTPOST_";
@@ -110,6 +114,7 @@ impl Bench {
             command.env_remove(name);
         }
         command.env(CACHE_VARIABLE, &self.cache).env(AGENTS_VARIABLE, self.cache.join("agents"));
+        command.env(MCP_VARIABLE, self.cache.join(mcp::FOLDER));
         if self.colour {
             command.env("CARGO_TERM_COLOR", "always");
         }

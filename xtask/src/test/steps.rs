@@ -11,7 +11,7 @@ use super::clients::clients;
 use super::contract::contract;
 use super::counts::Counts;
 use super::process::{self, Stream};
-use super::{Bench, Outcome, Reason, judge, show};
+use super::{Bench, Outcome, Reason, judge, mcp, show};
 use crate::workspace::cargo;
 
 /// Formatting and the style law.
@@ -71,6 +71,7 @@ pub(super) fn all(quick: bool) -> Vec<Step> {
         steps.extend(AGENTS.map(|agent| {
             Step::new(format!("install {}", agent.name), move |bench, _| install(bench, agent))
         }));
+        steps.push(Step::new("install MCP SDK", |bench, _| mcp::install(bench)));
     }
     steps.push(Step::new("tests", tests));
     if !quick {
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn quick_leaves_out_installs_and_minutes() {
         assert_eq!(names(true), ["format", "tidy", "clippy", "build", "tests"]);
-        assert_eq!(names(false).len(), 15);
+        assert_eq!(names(false).len(), 16);
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use outpost_args::{McpArgs, McpCommand};
 use outpost_mcp::{Grant, Grants, McpServer};
 use outpost_types::{ApiError, ErrorCode};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::dispatch::repository_around;
+use super::mcp_install;
 use crate::ctx::{Connection, Ctx};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -61,8 +63,17 @@ fn for_model(error: &CliError) -> ApiError {
     fault.with_hint(format!("Tell the user: {hint}."))
 }
 
+/// Serves an assistant, or does what is below `outpost mcp`.
+pub(crate) async fn run(ctx: &Ctx, args: &McpArgs) -> Result<Exit, CliError> {
+    match &args.command {
+        None => serve(ctx).await,
+        Some(McpCommand::Tools) => tools(&ctx.ui),
+        Some(McpCommand::Install(args)) => mcp_install::run(ctx, args),
+    }
+}
+
 /// Serves the client that started this process, until it closes standard input.
-pub(crate) async fn serve(ctx: &Ctx) -> Result<Exit, CliError> {
+async fn serve(ctx: &Ctx) -> Result<Exit, CliError> {
     // The server lives longer than a borrow of the command's own context may.
     let ui = Ui::from_process(ctx.global.color, ctx.ui.verbosity);
     let ctx = Ctx { ui, global: ctx.global.clone() };
@@ -82,7 +93,7 @@ fn stream(end: impl AsFd) -> Result<tokio::fs::File, CliError> {
 }
 
 /// Lists the tools.
-pub(crate) fn tools(ui: &Ui) -> Result<Exit, CliError> {
+fn tools(ui: &Ui) -> Result<Exit, CliError> {
     let document = outpost_mcp::tools_json();
     if ui.verbosity.json {
         ui.data(&document)?;

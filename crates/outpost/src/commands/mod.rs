@@ -31,9 +31,7 @@ pub(crate) mod workspaces;
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use outpost_args::{
-    AgentsCommand, Command, ContextCommand, McpCommand, SecretsCommand, WorkspacesCommand,
-};
+use outpost_args::{AgentsCommand, Command, ContextCommand, SecretsCommand, WorkspacesCommand};
 
 /// Runs a command.
 pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
@@ -79,11 +77,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         Command::Backup(args) => backup::make(ctx, args).await,
         Command::Restore(args) => backup::put_back(ctx, args).await,
         Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,
-        Command::Mcp(args) => match args.command {
-            None => Box::pin(mcp::serve(ctx)).await,
-            Some(McpCommand::Tools) => mcp::tools(ui),
-            Some(McpCommand::Install(args)) => mcp_install::run(ctx, &args),
-        },
+        Command::Mcp(args) => Box::pin(mcp::run(ctx, &args)).await,
         Command::Fleet => fleet::run(ui, &*ctx.connect().await?.api).await,
         Command::Agents(args) => match args.command {
             AgentsCommand::Ls => agents::ls(ctx).await,

@@ -1,6 +1,7 @@
 //! The MCP server of the real binary: on streams as an assistant starts it, and over HTTP.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -108,4 +109,47 @@ async fn an_assistant_delegates_a_task_and_reads_what_came_of_it() {
         server
     });
     drop(within(worked).await.unwrap());
+}
+
+/// A folder with the TypeScript SDK. Where it is not installed, the test is skipped and says so; in CI that
+/// is a failure.
+#[expect(clippy::print_stderr, reason = "a skip is said loudly")]
+fn typescript_sdk() -> Option<PathBuf> {
+    let dir = std::env::var_os("OUTPOST_TEST_MCP_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/mcp"),
+        PathBuf::from,
+    );
+    if dir.join("node_modules/@modelcontextprotocol/sdk").is_dir() {
+        return Some(dir);
+    }
+    let message = format!("the TypeScript SDK of MCP is not installed in {}", dir.display());
+    assert!(std::env::var_os("CI").is_none(), "{message}, and CI may skip nothing");
+    eprintln!("SKIPPED: {message}; `cargo xtask test` installs it");
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_typescript_sdk_delegates_on_streams_and_over_http() {
+    let Some(sdk) = typescript_sdk().filter(|_| has_cli("codex")) else {
+        return;
+    };
+    let (server, repo) = (Server::start().await, Repo::new());
+    let running = std::fs::read(server.data().join("server.json")).unwrap();
+    let running: Value = serde_json::from_slice(&running).unwrap();
+    let url = format!("{}/mcp", running["url"].as_str().unwrap());
+    let key = server.data().join("admin.key").display().to_string();
+    for over_http in [&[][..], &[url, key]] {
+        let mut client = Command::new("node");
+        client
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mcp/client.mjs"))
+            .args([env!("CARGO_BIN_EXE_outpost"), &repo.path()])
+            .args(over_http)
+            .env_remove("OUTPOST_URL")
+            .env_remove("OUTPOST_API_KEY")
+            .env("OUTPOST_DATA_DIR", server.data())
+            .env("OUTPOST_TEST_MCP_DIR", &sdk);
+        let output = tokio::task::spawn_blocking(move || client.output());
+        let output = within(output).await.unwrap().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
 }
