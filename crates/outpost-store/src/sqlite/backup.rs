@@ -4,7 +4,7 @@
 //! for as long as that takes. The online backup of SQLite starts over whenever another process writes, and would
 //! not end under load. The lock of the directory is not taken: it tells servers apart, and this is none.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use outpost_types::DispatchId;
 use rusqlite::{Connection, OpenFlags, Row, params};
@@ -108,7 +108,7 @@ fn read(row: &Row<'_>) -> Result<KeptDispatch, StoreError> {
 }
 
 /// A connection that changes nothing in the file it is on. `query_only` would refuse to copy, too.
-fn read_only(path: &PathBuf) -> Result<Connection, StoreError> {
-    let place = Place { path: path.clone(), vfs: None, bytes_max: None };
+fn read_only(path: &Path) -> Result<Connection, StoreError> {
+    let place = Place { path: path.to_owned(), vfs: None, bytes_max: None };
     place.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)
 }
