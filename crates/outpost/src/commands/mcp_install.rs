@@ -155,7 +155,7 @@ fn write(place: &Place, client: McpClient, start: &Start) -> Result<(), CliError
     })?;
     // The file that a link names is changed, not the link.
     let path = fs::canonicalize(&place.path).unwrap_or_else(|_| place.path.clone());
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(after.as_bytes())?;
