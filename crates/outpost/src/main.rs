@@ -22,9 +22,9 @@ mod exit;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
-mod fake_promote;
-#[cfg(test)]
 mod fake_access;
+#[cfg(test)]
+mod fake_promote;
 #[cfg(test)]
 mod fake_webhooks;
 mod follow;
