@@ -3,6 +3,7 @@
 //! Keys are never arguments, since every user of the machine can read those: a key comes from
 //! `OUTPOST_API_KEY` or from a file.
 
+mod access;
 mod backup;
 mod bench;
 mod context;
@@ -21,6 +22,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use access::{
+    AuditArgs, AuditCommand, AuditExportArgs, AuditLsArgs, AuditVerifyArgs, KeyArgs, KeyCreateArgs,
+    KeyLsArgs, KeyRotateArgs, KeysArgs, KeysCommand, TenantArgs, TenantSetArgs, TenantsArgs,
+    TenantsCommand,
+};
 pub use backup::{BackupArgs, RestoreArgs};
 pub use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 pub use context::{ContextArgs, ContextCommand, PreviewArgs, ShowContextArgs};
@@ -159,6 +165,12 @@ pub enum Command {
     Workspaces(WorkspacesArgs),
     /// Webhooks: addresses that are told what happens
     Webhooks(WebhooksArgs),
+    /// API keys: make, list, replace and take them back
+    Keys(KeysArgs),
+    /// Tenants: who may use the server, and how much
+    Tenants(TenantsArgs),
+    /// The audit trail: who did what
+    Audit(AuditArgs),
     /// What was used: tokens and dollars, summed up
     Usage(UsageArgs),
     /// What can run on the server, and what runs now

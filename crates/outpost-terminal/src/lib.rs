@@ -5,6 +5,7 @@
 //! Bounded: lines of a message, of a summary and of a check's output, open tool calls. Deliberately absent:
 //! JSON, which is the wire type itself, and what is said to a person besides data.
 
+mod access;
 mod agents;
 mod card;
 mod context;
@@ -25,6 +26,7 @@ mod workspaces;
 #[cfg(test)]
 mod samples;
 
+pub use access::{audit, keys, tenants};
 pub use agents::{LocalAgent, local_agents};
 pub use card::card;
 pub use context::context;

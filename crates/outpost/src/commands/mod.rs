@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod cancel;
@@ -13,6 +14,7 @@ pub(crate) mod dispatch;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod fleet;
+pub(crate) mod keys;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod mcp;
@@ -24,6 +26,7 @@ pub(crate) mod secrets;
 pub(crate) mod selftest;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod tenants;
 pub(crate) mod usage;
 pub(crate) mod webhooks;
 pub(crate) mod workspaces;
@@ -74,6 +77,9 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
             }
         }
         Command::Webhooks(args) => webhooks::run(ui, &*ctx.connect().await?.api, args).await,
+        Command::Keys(args) => keys::run(ui, &*ctx.connect().await?.api, args).await,
+        Command::Tenants(args) => tenants::run(ui, &*ctx.connect().await?.api, args).await,
+        Command::Audit(args) => audit::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Backup(args) => backup::make(ctx, args).await,
         Command::Restore(args) => backup::put_back(ctx, args).await,
         Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,

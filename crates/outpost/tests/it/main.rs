@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail a test like the tests themselves")]
 
+mod access;
 mod cli;
 mod secrets;
 mod serve;
