@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod agents;
+mod context;
 mod feed;
 mod gateway;
 mod ids;
@@ -21,6 +22,7 @@ mod workspace;
 pub use agents::{
     agent_aider, agent_claude, agent_codex, agent_files, agent_gemini, agent_text, text_clean,
 };
+pub use context::{context, scrub_stream};
 pub use feed::GROWN_BYTES_MAX;
 pub use gateway::{host_rule, tls_hello, usage_reader};
 pub use ids::ids;
@@ -34,7 +36,7 @@ pub use workspace::{collect_status, git_refs, git_words, repo_source, tree_listi
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets by name. The file in `fuzz_targets/` and the folder in `corpus/` have the same name.
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 27] = [
     ("agent_aider", agent_aider),
     ("agent_claude", agent_claude),
     ("agent_codex", agent_codex),
@@ -43,6 +45,7 @@ pub const TARGETS: [Target; 25] = [
     ("agent_text", agent_text),
     ("artifact_names", artifact_names),
     ("collect_status", collect_status),
+    ("context", context),
     ("dispatch_body", dispatch_body),
     ("git_refs", git_refs),
     ("git_words", git_words),
@@ -55,6 +58,7 @@ pub const TARGETS: [Target; 25] = [
     ("repo_source", repo_source),
     ("request_form", request_form),
     ("request_headers", request_headers),
+    ("scrub_stream", scrub_stream),
     ("terminal", terminal),
     ("text_clean", text_clean),
     ("tls_hello", tls_hello),
