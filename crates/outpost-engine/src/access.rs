@@ -2,8 +2,7 @@
 //!
 //! The operator is whoever holds an admin key of the install's own tenant. An administrator of another tenant
 //! manages the keys of that one; what belongs to others looks to him as if it were not there. Every change is
-//! audited in the realm of the tenant it is about, and is on disk before it is in force here, with one exception
-//! that needs none: nothing is in force before that.
+//! audited in the realm of the tenant it is about, and is on disk before it is in force.
 
 use async_trait::async_trait;
 use outpost_store::{
