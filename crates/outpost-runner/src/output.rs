@@ -110,7 +110,7 @@ impl OutputLog {
     }
 
     /// How far the log is written.
-    pub(crate) const fn end(&self) -> u64 {
+    pub(crate) const fn written(&self) -> u64 {
         self.written
     }
 
@@ -317,7 +317,7 @@ mod tests {
                 let taken =
                     PRINTED[..died_after].iter().map(|piece| told(take(&mut first, *piece)));
                 let taken: Vec<_> = taken.filter(|piece| !piece.2.is_empty()).collect();
-                let end = first.end();
+                let end = first.written();
                 drop(first);
                 // It may have died between the raw bytes and the log.
                 let log = OpenOptions::new().write(true).open(dir.path().join(LOG_FILE)).unwrap();
@@ -334,7 +334,7 @@ mod tests {
                     };
                     assert_eq!(of(&again), of(&taken), "{died_after}");
                 }
-                assert_eq!((second.end(), second.given()), (end, end), "{died_after}");
+                assert_eq!((second.written(), second.given()), (end, end), "{died_after}");
                 for piece in &PRINTED[died_after..] {
                     take(&mut second, *piece);
                 }
@@ -368,7 +368,7 @@ mod tests {
         (log.given, log.written) = (OUTPUT_LOG_BYTES_MAX - 4, OUTPUT_LOG_BYTES_MAX - 4);
         take(&mut log, (LogStreamName::Stdout, "hunter2!hunter2\n"));
         take(&mut log, (LogStreamName::Stdout, "more\n"));
-        assert_eq!(log.end(), OUTPUT_LOG_BYTES_MAX);
+        assert_eq!(log.written(), OUTPUT_LOG_BYTES_MAX);
         assert_eq!(log.dropped_bytes(), "[masked:PASSWORD]\nmore\n".len() as u64 - 4);
     }
 
@@ -379,7 +379,7 @@ mod tests {
         log.segments = vec![Segment { start: 0, stream: LogStreamName::Stdout }; ENTRIES_MAX];
         assert_eq!(take(&mut log, (LogStreamName::Stderr, "dropped")).1.start, None);
         assert_eq!(take(&mut log, (LogStreamName::Stdout, "kept\n")).1.start, Some(0));
-        assert_eq!((log.end(), log.dropped_bytes(), log.segments.len()), (5, 7, ENTRIES_MAX));
+        assert_eq!((log.written(), log.dropped_bytes(), log.segments.len()), (5, 7, ENTRIES_MAX));
     }
 
     #[test]

@@ -239,7 +239,7 @@ impl<'a> Output<'a> {
 
     async fn digest(&mut self, stream: LogStreamName, taken: Taken) {
         self.first_millis.get_or_insert_with(|| millis_since(self.started));
-        self.report(Report::OutputEnd(self.log.end())).await;
+        self.report(Report::OutputEnd(self.log.written())).await;
         let cutter = match stream {
             LogStreamName::Stdout => &mut self.stdout,
             LogStreamName::Stderr => &mut self.stderr,
