@@ -55,7 +55,7 @@ pub fn backup(
         return Err(BackupError::NoRecords(request.data_dir.clone()));
     }
     let to = std::path::absolute(&request.to).map_err(BackupError::io(&request.to))?;
-    let parent = to.parent().unwrap_or(Path::new("/")).to_owned();
+    let parent = to.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     std::fs::create_dir_all(&parent).map_err(BackupError::io(&parent))?;
     // Beside the target, so that a rename is enough. Gone by itself when anything fails.
     let place = tempfile::Builder::new().prefix(".outpost-backup-").tempdir_in(&parent);
@@ -71,7 +71,7 @@ pub(crate) fn publish(place: tempfile::TempDir, to: &Path) -> Result<(), BackupE
     std::fs::rename(place.path(), to).map_err(BackupError::io(to))?;
     // It has another name by now.
     let _ = place.keep();
-    sync_dir(to.parent().unwrap_or(Path::new("/")))
+    sync_dir(to.parent().unwrap_or_else(|| Path::new("/")))
 }
 
 fn fill(

@@ -55,7 +55,7 @@ pub fn restore(
     if manifest.schema > SCHEMA_VERSION {
         return Err(BackupError::Newer { version: manifest.version });
     }
-    let parent = to.parent().unwrap_or(Path::new("/")).to_owned();
+    let parent = to.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     make_dir(&parent)?;
     let place = tempfile::Builder::new().prefix(".outpost-restore-").tempdir_in(&parent);
     let place = place.map_err(BackupError::io(&parent))?;
@@ -207,7 +207,7 @@ fn put_key(path: &Path, text: &[u8], (to, place): (&Path, &Path)) -> Result<(), 
     };
     let mut file = new_file(&path)?;
     file.write_all(text).and_then(|()| file.sync_all()).map_err(BackupError::io(&path))?;
-    sync_dir(path.parent().unwrap_or(Path::new("/")))
+    sync_dir(path.parent().unwrap_or_else(|| Path::new("/")))
 }
 
 /// The list, line by line.

@@ -20,18 +20,16 @@ mod engine;
 mod error;
 mod exit;
 #[cfg(test)]
-mod fake;
-#[cfg(test)]
-mod fake_access;
-#[cfg(test)]
-mod fake_promote;
-#[cfg(test)]
-mod fake_webhooks;
+mod fake {
+    pub(crate) use crate::samples::*;
+    pub(crate) use outpost_testkit::{Call, FakeApi, webhook};
+}
 mod follow;
 mod logging;
 mod promoter;
 #[cfg(test)]
 #[path = "../../outpost-terminal/src/samples.rs"]
+#[expect(dead_code, reason = "the tests of other crates use the rest")]
 mod samples;
 mod select;
 mod ui;

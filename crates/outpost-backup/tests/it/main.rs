@@ -218,7 +218,7 @@ async fn keys_are_in_it_only_when_asked_for() {
     assert!(!all_text(&place.to()).contains("canary"));
     fs::remove_dir_all(place.to()).unwrap();
 
-    let keys = KeyFiles { admin: Some(admin.clone()), secrets: Some(secrets.clone()) };
+    let keys = KeyFiles { admin: Some(admin), secrets: Some(secrets) };
     let with_keys = BackupRequest { keys: Some(keys), ..place.request() };
     assert!(backup(&with_keys, &mut |_| {}).unwrap().includes_keys);
     let restore_to = |secrets: Option<PathBuf>| {

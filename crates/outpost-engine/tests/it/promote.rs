@@ -43,7 +43,7 @@ impl Scene {
     async fn without_token() -> Self {
         let (host, dir) = (Standin::start(), tempfile::tempdir().unwrap());
         std::fs::create_dir(dir.path().join("data")).unwrap();
-        let options = SqliteOptions::new(&dir.path().join("data"), 7);
+        let options = SqliteOptions::new(dir.path().join("data"), 7);
         let store = Arc::new(SqliteStore::open(&options).unwrap());
         let engine = open(dir.path(), &store, &host).await;
         let api = engine.api(Arc::new(caller("local")));

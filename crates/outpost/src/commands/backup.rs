@@ -20,7 +20,7 @@ const TELL_SECONDS: u64 = 2;
 /// Makes a backup.
 pub(crate) async fn make(ctx: &Ctx, args: BackupArgs) -> Result<Exit, CliError> {
     let config = ctx.config()?;
-    let data_dir = config.data_dir.canonicalize().unwrap_or(config.data_dir.clone());
+    let data_dir = config.data_dir.canonicalize().unwrap_or_else(|_| config.data_dir.clone());
     let keys = args.include_keys.then(|| KeyFiles {
         admin: Some(config.admin_key_file.clone()),
         secrets: config.secrets_key_file(&data_dir).map(|file| file.path().to_owned()),

@@ -146,8 +146,7 @@ fn unknown(error: ApiError) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::FakeApi;
-    use crate::fake_webhooks::webhook;
+    use crate::fake::{FakeApi, webhook};
     use crate::ui::Verbosity;
 
     #[tokio::test]

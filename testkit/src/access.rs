@@ -9,7 +9,7 @@ use outpost_types::{
     Timestamp, UpdateTenant, VerifyAudit,
 };
 
-use crate::fake::FakeApi;
+use crate::FakeApi;
 
 fn key_view(id: KeyId) -> KeyView {
     KeyView {
@@ -93,7 +93,7 @@ impl TenantsApi for FakeApi {
             Some(true) => TenantStatus::Suspended,
             _ => TenantStatus::Active,
         };
-        let quotas = request.quotas.unwrap_or(tenant_view(id.clone()).quotas);
+        let quotas = request.quotas.unwrap_or_else(|| tenant_view(id.clone()).quotas);
         Ok(TenantView { status, quotas, ..tenant_view(id) })
     }
 }

@@ -6,10 +6,10 @@ use outpost_types::{
     WebhookApi, WebhookId, WebhookKind, WebhookView,
 };
 
-use crate::fake::FakeApi;
+use crate::FakeApi;
 
 /// A webhook that is there.
-pub(crate) fn webhook() -> WebhookView {
+pub fn webhook() -> WebhookView {
     WebhookView {
         id: WebhookId::from_parts(1, 1),
         url: "https://example.com/hook".into(),

@@ -8,7 +8,7 @@ use outpost_types::{
     PromotionStatus, PromotionView, PullRequestView, Timestamp,
 };
 
-use crate::fake::{Call, FakeApi};
+use crate::{Call, FakeApi};
 
 /// A promotion that is over.
 pub(crate) fn promotion(dispatch_id: DispatchId) -> PromotionView {

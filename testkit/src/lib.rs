@@ -1,4 +1,18 @@
-//! An `Api` with fixed answers for the tests of commands.
+//! An `Api` with fixed answers, for the tests of those who only call one.
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "a test may stop at the first surprise"
+)]
+
+mod access;
+mod promote;
+#[path = "../../crates/outpost-terminal/src/samples.rs"]
+#[expect(dead_code, reason = "the tests of other crates use the rest")]
+mod samples;
+mod webhooks;
+
+pub use webhooks::webhook;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,11 +28,11 @@ use outpost_types::{
     WorkspaceView,
 };
 
-pub(crate) use crate::samples::*;
+use samples::*;
 
 /// What the fake was asked to do.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Call {
+pub enum Call {
     /// A dispatch was made.
     Create(Box<DispatchRequest>, Option<String>),
     /// A dispatch was cancelled.
@@ -39,19 +53,19 @@ pub(crate) enum Call {
 
 /// The fake.
 #[derive(Debug)]
-pub(crate) struct FakeApi {
+pub struct FakeApi {
     /// What there is, newest first.
-    pub(crate) views: Mutex<Vec<DispatchView>>,
+    pub views: Mutex<Vec<DispatchView>>,
     /// The event stream of every dispatch.
-    pub(crate) events: Vec<EventEnvelope>,
+    pub events: Vec<EventEnvelope>,
     /// The event stream never ends, as that of a dispatch that goes on.
-    pub(crate) endless: bool,
+    pub endless: bool,
     /// What was asked for.
-    pub(crate) calls: Mutex<Vec<Call>>,
+    pub calls: Mutex<Vec<Call>>,
     /// Most entries of an answer to a list, whatever was asked for: the search goes on after it.
-    pub(crate) list_items_max: Option<usize>,
+    pub list_items_max: Option<usize>,
     /// Patch of every dispatch.
-    pub(crate) patch: Vec<u8>,
+    pub patch: Vec<u8>,
 }
 
 impl Default for FakeApi {
@@ -76,7 +90,7 @@ impl FakeApi {
     }
 
     /// What was asked for so far.
-    pub(crate) fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
     }
 }
