@@ -23,6 +23,7 @@ pub(crate) struct Server {
     child: Option<Child>,
     pub(crate) api: HttpApi,
     pub(crate) key: String,
+    url: String,
     dir: Option<tempfile::TempDir>,
     flags: Vec<String>,
 }
@@ -82,7 +83,7 @@ impl Server {
         let key = key.trim().to_owned();
         let config = ClientConfig::new(&url, Some(ApiKey::new(&key)));
         let api = HttpApi::new(config).unwrap();
-        Self { child: Some(child), api, key, dir: Some(dir), flags }
+        Self { child: Some(child), api, key, url, dir: Some(dir), flags }
     }
 
     /// Ends the server with this signal, without a word to its agents, and starts the next one.
@@ -110,6 +111,11 @@ impl Server {
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
         child.wait().unwrap();
+    }
+
+    /// Where it listens.
+    pub(crate) fn api_url(&self) -> &str {
+        &self.url
     }
 
     /// Where the server keeps everything.

@@ -15,8 +15,16 @@ mod lifecycle;
 mod mcp;
 mod money;
 mod pool;
+mod promote;
 mod redirect;
 mod restart;
 mod scrubbing;
+#[path = "../../../outpost-promote/tests/it/standin.rs"]
+#[expect(
+    dead_code,
+    clippy::expect_used,
+    reason = "the tests of promotions themselves use the rest of it"
+)]
+mod standin;
 mod versions;
 mod workspaces;
