@@ -92,6 +92,34 @@ const OF_A_BODY: [ErrorCode; 4] = [
     ErrorCode::UnsupportedMediaType,
 ];
 
+/// What making a key and changing a tenant may answer.
+const CHANGE_ERRORS: &[ErrorCode] = &[
+    ErrorCode::MalformedBody,
+    ErrorCode::InvalidField,
+    ErrorCode::NotFound,
+    ErrorCode::PayloadTooLarge,
+    ErrorCode::UnsupportedMediaType,
+];
+
+/// What replacing a key may answer.
+const ROTATE_ERRORS: &[ErrorCode] = &[
+    ErrorCode::MalformedBody,
+    ErrorCode::InvalidField,
+    ErrorCode::NotFound,
+    ErrorCode::AlreadyFinished,
+    ErrorCode::PayloadTooLarge,
+    ErrorCode::UnsupportedMediaType,
+];
+
+/// What making a tenant may answer.
+const CREATE_TENANT_ERRORS: &[ErrorCode] = &[
+    ErrorCode::MalformedBody,
+    ErrorCode::InvalidField,
+    ErrorCode::AlreadyExists,
+    ErrorCode::PayloadTooLarge,
+    ErrorCode::UnsupportedMediaType,
+];
+
 impl Op {
     /// All of them.
     pub(crate) const ALL: [Self; 48] = [
@@ -297,28 +325,9 @@ impl Op {
             | Self::Context
             | Self::Artifacts
             | Self::Artifact => &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::Expired],
-            Self::CreateKey | Self::UpdateTenant => &[
-                ErrorCode::MalformedBody,
-                ErrorCode::InvalidField,
-                ErrorCode::NotFound,
-                ErrorCode::PayloadTooLarge,
-                ErrorCode::UnsupportedMediaType,
-            ],
-            Self::RotateKey => &[
-                ErrorCode::MalformedBody,
-                ErrorCode::InvalidField,
-                ErrorCode::NotFound,
-                ErrorCode::AlreadyFinished,
-                ErrorCode::PayloadTooLarge,
-                ErrorCode::UnsupportedMediaType,
-            ],
-            Self::CreateTenant => &[
-                ErrorCode::MalformedBody,
-                ErrorCode::InvalidField,
-                ErrorCode::AlreadyExists,
-                ErrorCode::PayloadTooLarge,
-                ErrorCode::UnsupportedMediaType,
-            ],
+            Self::CreateKey | Self::UpdateTenant => CHANGE_ERRORS,
+            Self::RotateKey => ROTATE_ERRORS,
+            Self::CreateTenant => CREATE_TENANT_ERRORS,
             Self::RekeySecrets => &[ErrorCode::InvalidField, ErrorCode::SecretsUnavailable],
             Self::GetDispatch
             | Self::Workspace

@@ -95,6 +95,38 @@ fn row(operation: &str, id: &str) -> Row {
             status: 200,
         },
         "mcpResource" => get("/.well-known/oauth-protected-resource/mcp".into()),
+        "fleet" => get("/fleet".into()),
+        "healthFleet" => get("/health/fleet".into()),
+        "health" => get("/health".into()),
+        "healthLive" => get("/health/live".into()),
+        "healthReady" => get("/health/ready".into()),
+        "openapi" => get("/openapi.json".into()),
+        "docs" => get("/docs".into()),
+        other => webhook_row(other, id),
+    }
+}
+
+/// The same for webhooks.
+fn webhook_row(operation: &str, id: &str) -> Row {
+    let (path, status) = match operation {
+        "createWebhook" => {
+            let body = Some(json!({"url": "https://example.com/é"}));
+            return Row { path: "/webhooks".into(), body, status: 201 };
+        }
+        "listWebhooks" => ("/webhooks".into(), 200),
+        "deleteWebhook" => (webhook(id), 200),
+        "testWebhook" => (webhook(id) + "/test", 202),
+        "listDeliveries" => (webhook(id) + "/deliveries", 200),
+        "replayDelivery" => (webhook(id) + "/deliveries/7/replay", 202),
+        other => return access_row(other, id),
+    };
+    Row { path, body: None, status }
+}
+
+/// The same for keys, tenants and the audit trail.
+fn access_row(operation: &str, id: &str) -> Row {
+    let get = |path: String| Row { path, body: None, status: 200 };
+    match operation {
         "createKey" => Row {
             path: "/keys".into(),
             body: Some(json!({"name": "é", "scopes": ["status"]})),
@@ -121,32 +153,8 @@ fn row(operation: &str, id: &str) -> Row {
         "listAudit" => get("/audit".into()),
         "verifyAudit" => get("/audit/verify".into()),
         "exportAudit" => get("/audit/export".into()),
-        "fleet" => get("/fleet".into()),
-        "healthFleet" => get("/health/fleet".into()),
-        "health" => get("/health".into()),
-        "healthLive" => get("/health/live".into()),
-        "healthReady" => get("/health/ready".into()),
-        "openapi" => get("/openapi.json".into()),
-        "docs" => get("/docs".into()),
-        other => webhook_row(other, id),
-    }
-}
-
-/// The same for webhooks.
-fn webhook_row(operation: &str, id: &str) -> Row {
-    let (path, status) = match operation {
-        "createWebhook" => {
-            let body = Some(json!({"url": "https://example.com/é"}));
-            return Row { path: "/webhooks".into(), body, status: 201 };
-        }
-        "listWebhooks" => ("/webhooks".into(), 200),
-        "deleteWebhook" => (webhook(id), 200),
-        "testWebhook" => (webhook(id) + "/test", 202),
-        "listDeliveries" => (webhook(id) + "/deliveries", 200),
-        "replayDelivery" => (webhook(id) + "/deliveries/7/replay", 202),
         other => panic!("no row for the operation {other}: add one"),
-    };
-    Row { path, body: None, status }
+    }
 }
 
 /// The path of the webhook that belongs to whoever has the dispatch `id`; a dispatch of nobody is none of its ids.
