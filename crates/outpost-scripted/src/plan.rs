@@ -211,7 +211,7 @@ fn turns(steps: &[Step], read_first: bool) -> Vec<Turn> {
             turns.push(before);
         }
         match action {
-            Action::Run(_) => {}
+            Action::Run(_) | Action::Call { .. } => {}
             Action::Read(path) | Action::Write { path, .. } | Action::Edit { path, .. } => {
                 known.push(path);
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::reply::Usage;
 
@@ -164,6 +165,13 @@ pub enum Action {
         /// What replaces it.
         new: String,
     },
+    /// Call a tool that a server of the Model Context Protocol gave the CLI.
+    Call {
+        /// Its own name, without what the CLI puts before it.
+        tool: String,
+        /// A JSON object. `{id}` in it becomes the id of a dispatch that was last seen in a result.
+        arguments: String,
+    },
 }
 
 /// What goes wrong.
@@ -310,6 +318,14 @@ struct StepForm {
     read: Option<String>,
     write: Option<WriteForm>,
     edit: Option<EditForm>,
+    call: Option<CallForm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallForm {
+    tool: String,
+    arguments: String,
 }
 
 #[derive(Deserialize)]
@@ -523,13 +539,22 @@ impl StepForm {
             }
             actions.push(Action::Edit { path, old, new });
         }
+        if let Some(CallForm { tool, arguments }) = self.call {
+            checker.name(&field("call.tool"), &tool)?;
+            checker.text(&field("call.arguments"), &arguments, STEP_TEXT_BYTES_MAX)?;
+            if !serde_json::from_str::<Value>(&arguments).is_ok_and(|value| value.is_object()) {
+                return checker.fail(&field("call.arguments"), "is no JSON object");
+            }
+            actions.push(Action::Call { tool, arguments });
+        }
         if actions.len() > 1 {
-            let problem = "has more than one of run, read, write and edit: make a step of each";
+            let problem =
+                "has more than one of run, read, write, edit and call: make a step of each";
             return checker.fail(&format!("steps[{number}]"), problem);
         }
         let step = Step { think: self.think, say: self.say, action: actions.pop() };
         if step.think.is_none() && step.say.is_none() && step.action.is_none() {
-            let problem = "is empty: give it say, think, run, read, write or edit";
+            let problem = "is empty: give it say, think, run, read, write, edit or call";
             return checker.fail(&format!("steps[{number}]"), problem);
         }
         Ok(step)

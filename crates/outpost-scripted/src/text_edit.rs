@@ -39,7 +39,7 @@ pub(crate) fn answer(steps: &[Step], format: TextFormat, conversation: &Conversa
     let mut missing = Vec::new();
     for step in steps {
         // Words about a command would be untrue: it is not run.
-        if !matches!(step.action, Some(Action::Run(_) | Action::Read(_))) {
+        if !matches!(step.action, Some(Action::Run(_) | Action::Read(_) | Action::Call { .. })) {
             says.extend(step.say.clone());
         }
         match &step.action {
@@ -50,7 +50,7 @@ pub(crate) fn answer(steps: &[Step], format: TextFormat, conversation: &Conversa
                 Some(edit) => edits.push(edit),
                 None => missing.push(path.as_str()),
             },
-            Some(Action::Run(_) | Action::Read(_)) | None => {}
+            Some(Action::Run(_) | Action::Read(_) | Action::Call { .. }) | None => {}
         }
     }
     missing.dedup();

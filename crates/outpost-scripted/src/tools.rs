@@ -3,6 +3,9 @@
 //! The CLI's own file tools are preferred, because that is what a model uses; everything else is done by
 //! its shell tool. Absent: tools that need several calls for one action.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use crate::conversation::{Conversation, Tool};
@@ -14,6 +17,11 @@ use crate::script::Action;
 const CODEX_WAIT_MS: u64 = 30_000;
 /// Longest description of a step, characters.
 const LABEL_CHARS_MAX: usize = 60;
+
+/// The id of a dispatch.
+static DISPATCH_ID: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b").expect("a constant pattern that a test compiles")
+});
 
 /// A call of a tool.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +98,7 @@ fn native(action: &Action, conversation: &Conversation) -> Option<ToolCall> {
     let label = label(action);
     let (names, path, texts): (&[&str], &str, &[(&str, &str)]) = match action {
         Action::Run(_) => return None,
+        Action::Call { tool, arguments } => return offered(tool, arguments, conversation),
         Action::Read(path) => (&READERS, path, &[]),
         Action::Write { path, content } => {
             if let Some(patch) = patch(path, content)
@@ -190,10 +199,26 @@ fn patch(path: &str, content: &str) -> Option<String> {
     Some(patch)
 }
 
+/// A tool under whatever name the CLI offers it: its own with the server's before it.
+fn offered(name: &str, arguments: &str, conversation: &Conversation) -> Option<ToolCall> {
+    let own = |tool: &&Tool| {
+        tool.name.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
+    };
+    let tool = conversation.tools.iter().filter(|tool| !tool.custom).find(own)?;
+    let seen =
+        conversation.rounds.iter().rev().find_map(|round| DISPATCH_ID.find_iter(round).last());
+    let arguments = arguments.replace("{id}", seen.map_or("", |id| id.as_str()));
+    let arguments = serde_json::from_str(&arguments).ok()?;
+    Some(ToolCall::Function { name: tool.name.clone(), arguments })
+}
+
 /// The action as a POSIX shell command, exact to the byte.
 pub(crate) fn command(action: &Action) -> String {
     match action {
         Action::Run(command) => command.clone(),
+        Action::Call { tool, .. } => {
+            format!("echo {} >&2; exit 1", quote(&format!("there is no tool {tool}")))
+        }
         Action::Read(path) => format!("cat -- {}", quote(path)),
         Action::Write { path, content } => {
             let parent = match path.rsplit_once('/') {
@@ -221,6 +246,7 @@ fn quote(text: &str) -> String {
 fn label(action: &Action) -> String {
     match action {
         Action::Run(command) => shorten(command),
+        Action::Call { tool, .. } => shorten(&format!("Call {tool}")),
         Action::Read(path) => shorten(&format!("Read {path}")),
         Action::Write { path, .. } => shorten(&format!("Write {path}")),
         Action::Edit { path, .. } => shorten(&format!("Edit {path}")),

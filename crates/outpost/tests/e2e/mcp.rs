@@ -6,7 +6,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Repo, Server, has_cli, within};
+use outpost_types::{Api as _, ListQuery};
+
+use crate::harness::{Repo, Server, agents_dir, has_cli, within};
 
 /// `outpost mcp`, and a client made by hand.
 struct Assistant {
@@ -109,6 +111,86 @@ async fn an_assistant_delegates_a_task_and_reads_what_came_of_it() {
         server
     });
     drop(within(worked).await.unwrap());
+}
+
+/// What the model of the assistant says: to delegate, wait, look, and report.
+const ASSISTANT: &str = r#"
+[[rule]]
+name = "an assistant that delegates"
+when = { task_contains = "delegate this" }
+steps = [
+  { say = "Codex shall do it.", call = { tool = "dispatch", arguments = '{"agent": "codex", "task": "situation: edit"}' } },
+  { call = { tool = "wait_run", arguments = '{"dispatchId": "{id}", "waitSeconds": 240}' } },
+  { call = { tool = "get_diff", arguments = '{"dispatchId": "{id}"}' } },
+  { call = { tool = "get_run", arguments = '{"dispatchId": "nonsense"}' } },
+  { say = "It is done: a greeting in README.md." },
+]
+"#;
+
+/// The real Claude Code, outside of any sandbox, as somebody has it at their desk.
+fn claude(server: &Server, repo: &Repo, model: &str) -> Vec<Value> {
+    let agent = outpost_agents::Registry::new(Vec::new()).unwrap();
+    let agent = agent.get(&"claude".parse().unwrap()).unwrap();
+    let installed = outpost_agents::Installed::load(&agents_dir(), agent.as_ref()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let own = json!({
+        "command": env!("CARGO_BIN_EXE_outpost"), "args": ["mcp"],
+        "env": {"OUTPOST_DATA_DIR": server.data()},
+    });
+    let output = Command::new(&installed.command[0])
+        .args(&installed.command[1..])
+        .args(["-p", "delegate this", "--output-format", "stream-json", "--verbose"])
+        .args(["--dangerously-skip-permissions", "--strict-mcp-config", "--mcp-config"])
+        .arg(json!({"mcpServers": {"outpost": own}}).to_string())
+        .current_dir(repo.dir.path())
+        .env_remove("OUTPOST_URL")
+        .env_remove("OUTPOST_API_KEY")
+        .env("HOME", home.path())
+        .env("IS_SANDBOX", "1")
+        .env("ANTHROPIC_BASE_URL", model)
+        .env("ANTHROPIC_API_KEY", outpost_scripted::SCRIPTED_KEY)
+        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+        .env("DISABLE_AUTOUPDATER", "1")
+        // Otherwise it asks a search for the tools first, which is a conversation of its own.
+        .env("ENABLE_TOOL_SEARCH", "false")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claude_code_delegates_to_codex_and_reads_the_diff() {
+    if !has_cli("claude") || !has_cli("codex") {
+        return;
+    }
+    let (server, repo) = (Server::start().await, Repo::new());
+    let script = outpost_scripted::Script::parse(ASSISTANT).unwrap();
+    let provider = outpost_scripted::ScriptedProvider::new(script);
+    let model = provider.start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let url = format!("http://{}", model.addr());
+    let worked = tokio::task::spawn_blocking(move || {
+        let said = claude(&server, &repo, &url);
+        (said, server)
+    });
+    let (said, server) = within(worked).await.unwrap();
+    let results: Vec<_> =
+        said.iter().filter(|line| line["type"] == "user").map(Value::to_string).collect();
+    assert_eq!(results.len(), 4, "{said:#?}");
+    assert!(results[1].contains("COMPLETED"), "{}", results[1]);
+    assert!(results[2].contains("+Hello from the agent: grüße, 你好"), "{}", results[2]);
+    assert!(
+        results[3].contains("is_error\":true") && results[3].contains("dispatchId"),
+        "{}",
+        results[3]
+    );
+    let last = said.last().unwrap();
+    assert_eq!(last["result"], "It is done: a greeting in README.md.", "{last}");
+    let runs = server.api.list_runs(ListQuery::default()).await.unwrap();
+    assert_eq!(runs.items.len(), 1, "{runs:?}");
+    assert_eq!(runs.items[0].agent, "codex");
 }
 
 /// A folder with the TypeScript SDK. Where it is not installed, the test is skipped and says so; in CI that

@@ -21,7 +21,8 @@ stdin_prompt = true
 /// Shows what earlier runs left, adds its own task to it, and stays if it is told to.
 const SCRIPT: &str = r#"
 cat left.txt 2>/dev/null
-read -r _ task
+task=$(tail -n 1)
+task=${task#situation: }
 echo "left by $task" >> left.txt
 echo "here is $task"
 [ "$task" != stay ] || while :; do sleep 0.1; done
