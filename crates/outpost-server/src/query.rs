@@ -8,6 +8,9 @@ use outpost_types::ApiError;
 use crate::explain::shown_name;
 use crate::form::{self, FORM_FIELDS_COUNT_MAX, FormError};
 
+/// Largest number of any parameter: the largest of the format that the document gives them, `int64`.
+const NUMBER_MAX: u64 = i64::MAX.unsigned_abs();
+
 /// The parameters of one request that were not taken yet.
 #[derive(Debug)]
 pub(crate) struct Query(Vec<(String, String)>);
@@ -62,6 +65,7 @@ impl Query {
             .parse()
             .ok()
             .filter(|number| value.bytes().all(|b| b.is_ascii_digit()) && bounds.contains(number))
+            .filter(|number| *number <= NUMBER_MAX)
             .map(Some)
             .ok_or_else(|| out_of_bounds(name, &bounds))
     }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{ApiError, Page, TenantId, Timestamp};
 
@@ -88,7 +90,7 @@ pub struct CreateTenant {
     #[schema(min_length = 1, max_length = 128)]
     pub name: Option<String>,
     /// What it may use.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "quotas")]
     pub quotas: Option<TenantQuotas>,
 }
 
@@ -101,7 +103,7 @@ pub struct UpdateTenant {
     #[schema(min_length = 1, max_length = 128)]
     pub name: Option<String>,
     /// All of what it may use: a quota that is absent in it is the usual one again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "quotas")]
     pub quotas: Option<TenantQuotas>,
     /// Whether its keys are turned away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,6 +155,12 @@ pub trait TenantsApi: Send + Sync {
     ) -> Result<TenantView, ApiError>;
 }
 
+/// Quotas of a request: an object. What is derived would take a list of their values as well.
+fn quotas<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TenantQuotas>, D::Error> {
+    let Some(fields) = Option::<Map<String, Value>>::deserialize(from)? else { return Ok(None) };
+    TenantQuotas::deserialize(Value::Object(fields)).map(Some).map_err(D::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,5 +177,7 @@ mod tests {
     fn what_a_request_does_not_know_is_named() {
         let error = serde_json::from_str::<UpdateTenant>(r#"{"quotas":{"cpus":2}}"#).unwrap_err();
         assert!(error.to_string().contains("cpus"), "{error}");
+        let list = serde_json::from_str::<UpdateTenant>(r#"{"quotas":[2,null]}"#);
+        assert!(list.is_err(), "{list:?}");
     }
 }

@@ -46,7 +46,11 @@ pub(crate) async fn message(
     check_origin(&shared, request.headers())?;
     let stopped = stopped(request.extensions());
     let grant = Grant::of_caller(session.api, session.caller, CHECKS);
+    let is_json = is_json(request.headers());
     let (mut parts, body) = shared.mcp.answer(request, grant).await.into_parts();
+    if parts.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return Err(unread(is_json).into());
+    }
     if parts.status.is_client_error() && !parts.headers.contains_key(header::CONTENT_TYPE) {
         // The protocol's own complaints are text; without a type they would be taken for the router's.
         let text = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -56,6 +60,23 @@ pub(crate) async fn message(
     // A stopping server ends its answers; what a tool began goes on, and the client asks again.
     let pieces = Body::new(body).into_data_stream().take_until(stopped);
     Ok(Response::from_parts(parts, Body::from_stream(pieces)))
+}
+
+/// Whether a request says that its body is JSON.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/json"))
+}
+
+/// The error for a body that the protocol cannot read, for which it has the same status in both cases.
+fn unread(is_json: bool) -> ApiError {
+    if is_json {
+        ApiError::new(ErrorCode::MalformedBody, "The body is no JSON-RPC message.")
+            .with_hint("Send one message of the Model Context Protocol, such as tools/list.")
+    } else {
+        ApiError::new(ErrorCode::UnsupportedMediaType, "The body must be JSON.")
+            .with_hint("Send it with the header Content-Type: application/json.")
+    }
 }
 
 /// Refuses messages that a web page of somebody else sends: no page but our own has business here.
