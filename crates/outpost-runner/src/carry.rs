@@ -47,7 +47,7 @@ if [ -n \"$2\" ]; then
     git reset -q --hard FETCH_HEAD || exit 12
 fi
 if [ -n \"$3\" ]; then
-    tar -x --no-same-owner -f \"$3\" -C \"$4\" || exit 20
+    tar -x --no-same-owner --skip-old-files -f \"$3\" -C \"$4\" || exit 20
 fi";
 
 /// Arguments: HOME, the limit in units of 512 bytes, and the paths.
@@ -98,7 +98,6 @@ impl Carried {
             return Ok(());
         }
         let home = prepared.attempt_dir.join(HOME);
-        make_home(&home, prepared.owner)?;
         let ran = run_aside(parts, self.command(assignment, prepared, home)).await?;
         if ran.exit.success() {
             return Ok(());

@@ -223,13 +223,18 @@ pub(crate) async fn provision(
     let resumes = carried.as_ref().is_some_and(|carried| carried.session_id().is_some());
     let task = context::tell(assignment, &mut prepared, &exposed, resumes, task).await?;
     let setup_millis = Box::pin(set_up(parts, assignment, &mut prepared)).await?;
+    let handle = Handle::generate()?;
+    let session_id = carried.as_ref().and_then(Carried::session_id);
+    let mut run = RunSpec { session_id, ..run_spec(assignment, &task, &prepared, &handle) };
+    let mut invocation = agent.invocation(&run, &installed)?;
+    lay_home(&prepared, &invocation)?;
     if let Some(carried) = &mut carried {
         Box::pin(carried.restore(parts, assignment, &mut prepared)).await?;
+        if carried.session_id() != run.session_id {
+            run.session_id = None;
+            invocation = agent.invocation(&run, &installed)?;
+        }
     }
-    let handle = Handle::generate()?;
-    let session_id = carried.and_then(|carried| carried.session_id());
-    let run = RunSpec { session_id, ..run_spec(assignment, &task, &prepared, &handle) };
-    let invocation = agent.invocation(&run, &installed)?;
     let began = Instant::now();
     let (mut parked, lease) = sandbox_for(parts, assignment, &invocation, &prepared).await?;
     let sandbox_millis = millis_since(began);
@@ -326,10 +331,7 @@ async fn sandbox_for(
     invocation: &Invocation,
     prepared: &Prepared,
 ) -> Result<(Box<dyn ParkedSandbox>, Option<Lease>), ProvisionError> {
-    let home = prepared.attempt_dir.join(HOME);
-    make_home(&home, prepared.owner)?;
-    write_home(&home, invocation, prepared.owner)?;
-    let binds = shown::workspace(prepared, invocation, &home)?;
+    let binds = shown::workspace(prepared, invocation, &prepared.attempt_dir.join(HOME))?;
     let (tier, timeout_seconds) = (assignment.spec.tier, assignment.spec.timeout_seconds);
     let seconds_max = timeout_seconds + PARKED_SECONDS_MAX + STOP_GRACE_SECONDS;
     let limits = limits_of(tier, seconds_max);
@@ -504,7 +506,15 @@ fn payload_of(
     Ok(payload)
 }
 
-/// Puts the agent's own settings into its home, before anything of it runs.
+/// Makes the agent's home with its settings, before anything of it or of an earlier agent comes there: what this host
+/// writes must follow no link of theirs.
+fn lay_home(prepared: &Prepared, invocation: &Invocation) -> Result<(), io::Error> {
+    let home = prepared.attempt_dir.join(HOME);
+    make_home(&home, prepared.owner)?;
+    write_home(&home, invocation, prepared.owner)
+}
+
+/// Puts the agent's own settings into its home.
 fn write_home(
     home: &Path,
     invocation: &Invocation,
