@@ -4,6 +4,7 @@
 use std::ops::RangeInclusive;
 
 use outpost_types::ApiError;
+use outpost_types::limits::LIST_LIMIT_MAX;
 
 use crate::explain::shown_name;
 use crate::form::{self, FORM_FIELDS_COUNT_MAX, FormError};
@@ -68,6 +69,12 @@ impl Query {
             .filter(|number| *number <= NUMBER_MAX)
             .map(Some)
             .ok_or_else(|| out_of_bounds(name, &bounds))
+    }
+
+    /// The size of a page.
+    pub(crate) fn page_limit(&mut self) -> Result<Option<u32>, ApiError> {
+        let limit = self.number("limit", 1..=u64::from(LIST_LIMIT_MAX))?;
+        Ok(limit.and_then(|limit| u32::try_from(limit).ok()))
     }
 
     /// `true` or `false`; `false` when absent.

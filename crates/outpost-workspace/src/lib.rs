@@ -283,7 +283,8 @@ impl Workspaces {
         prepare::lay_out(dir, owner)
     }
 
-    /// Makes a workspace: finds the base commit, shows or writes its files, writes `task.md` and `context.json`.
+    /// Makes a workspace: finds the base commit, shows or writes its files, writes `task.md`; `context.json` is
+    /// there, empty, for whoever knows the context.
     ///
     /// What it takes from the cache is in use for as long as `request.dir` exists. On an error or when the future is dropped nothing is left in the cache; `request.dir` may hold a part and is to be
     /// given to [`Workspaces::remove`].

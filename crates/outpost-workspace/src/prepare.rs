@@ -125,11 +125,7 @@ impl<'a> Job<'a> {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.request.dir)?;
             lay_out_in(&self.request.dir, self.owner)?;
         }
-        std::fs::write(self.dir.join("task.md"), &self.request.task)?;
-        std::fs::write(
-            self.dir.join("context.json"),
-            "{\"version\":1,\"level\":\"minimal\",\"sections\":[]}\n",
-        )
+        std::fs::write(self.dir.join("task.md"), &self.request.task)
     }
 
     fn want<'b>(&'b self, point: &'b Point) -> Want<'b> {

@@ -11,7 +11,6 @@ use crate::guard::Session;
 use crate::problem::Refusal;
 use crate::query::Query;
 use crate::routes::json;
-use crate::routes::keys::page_limit;
 
 /// Longest action in a query, bytes.
 const ACTION_BYTES_MAX: usize = 256;
@@ -41,7 +40,7 @@ pub(crate) async fn list(
         action: query.text("action", ACTION_BYTES_MAX)?,
         since: query.text("since", INSTANT_BYTES_MAX)?,
         until: query.text("until", INSTANT_BYTES_MAX)?,
-        limit: page_limit(&mut query)?,
+        limit: query.page_limit()?,
         cursor: query.text("cursor", CURSOR_BYTES_MAX)?,
     };
     query.finish()?;

@@ -7,8 +7,8 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, Uri, header};
 use outpost_types::limits::{
-    AGENT_ID_BYTES_MAX, CURSOR_BYTES_MAX, LIST_LIMIT_MAX, REPO_BYTES_MAX, TAG_BYTES_MAX,
-    USER_ID_BYTES_MAX, WAIT_SECONDS_MAX,
+    AGENT_ID_BYTES_MAX, CURSOR_BYTES_MAX, REPO_BYTES_MAX, TAG_BYTES_MAX, USER_ID_BYTES_MAX,
+    WAIT_SECONDS_MAX,
 };
 use outpost_types::{
     ApiError, CancelRequest, DispatchRequest, DispatchView, ErrorCode, ListQuery, NetworkRequest,
@@ -186,8 +186,8 @@ pub(crate) async fn runs(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let mut query = Query::parse(uri.query())?;
-    let limit = query.number("limit", 1..=u64::from(LIST_LIMIT_MAX))?;
     let wanted = ListQuery {
+        limit: query.page_limit()?,
         status: query.text("status", FILTER_BYTES_MAX)?,
         agent: query.text("agent", AGENT_ID_BYTES_MAX)?,
         repo: query.text("repo", REPO_BYTES_MAX)?,
@@ -195,7 +195,6 @@ pub(crate) async fn runs(
         tag: query.text("tag", TAG_BYTES_MAX)?,
         since: query.text("since", FILTER_BYTES_MAX)?,
         until: query.text("until", FILTER_BYTES_MAX)?,
-        limit: limit.and_then(|limit| u32::try_from(limit).ok()),
         cursor: query.text("cursor", CURSOR_BYTES_MAX)?,
     };
     query.finish()?;

@@ -7,7 +7,7 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, Uri, header};
 use outpost_types::limits::{
-    CURSOR_BYTES_MAX, KEY_OVERLAP_SECONDS_MAX, LIST_LIMIT_MAX, NAME_BYTES_MAX, TENANT_ID_BYTES_MAX,
+    CURSOR_BYTES_MAX, KEY_OVERLAP_SECONDS_MAX, NAME_BYTES_MAX, TENANT_ID_BYTES_MAX,
 };
 use outpost_types::{
     ApiError, CreateKey, CreatedKey, ErrorCode, KeyQuery, KeyView, Page, RotateKey, Scope,
@@ -69,7 +69,7 @@ pub(crate) async fn list(
     let mut query = Query::parse(uri.query())?;
     let wanted = KeyQuery {
         tenant: query.text("tenant", TENANT_ID_BYTES_MAX)?,
-        limit: page_limit(&mut query)?,
+        limit: query.page_limit()?,
         cursor: query.text("cursor", CURSOR_BYTES_MAX)?,
     };
     query.finish()?;
@@ -151,12 +151,6 @@ fn shown_once(shared: &Shared, created: &CreatedKey) -> Response {
         headers.insert(header::LOCATION, location);
     }
     response
-}
-
-/// The size of a page.
-pub(crate) fn page_limit(query: &mut Query) -> Result<Option<u32>, ApiError> {
-    let limit = query.number("limit", 1..=u64::from(LIST_LIMIT_MAX))?;
-    Ok(limit.and_then(|limit| u32::try_from(limit).ok()))
 }
 
 pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {

@@ -15,7 +15,7 @@ use crate::guard::Session;
 use crate::problem::Refusal;
 use crate::query::Query;
 use crate::routes::ids::TenantPath;
-use crate::routes::keys::{check_name, page_limit};
+use crate::routes::keys::check_name;
 use crate::routes::{ANSWER_BYTES_USUAL, Shared, json};
 
 /// Longest body about a tenant, bytes.
@@ -67,10 +67,8 @@ pub(crate) async fn list(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let mut query = Query::parse(uri.query())?;
-    let wanted = TenantQuery {
-        limit: page_limit(&mut query)?,
-        cursor: query.text("cursor", CURSOR_BYTES_MAX)?,
-    };
+    let wanted =
+        TenantQuery { limit: query.page_limit()?, cursor: query.text("cursor", CURSOR_BYTES_MAX)? };
     query.finish()?;
     let page = session.api.list_tenants(wanted).await?;
     Ok(json(StatusCode::OK, &page, ANSWER_BYTES_USUAL))

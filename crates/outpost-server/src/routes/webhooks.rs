@@ -4,7 +4,7 @@
 use axum::extract::{Extension, Request};
 use axum::response::Response;
 use http::{StatusCode, Uri};
-use outpost_types::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, WEBHOOK_URL_BYTES_MAX};
+use outpost_types::limits::{LIST_LIMIT_DEFAULT, WEBHOOK_URL_BYTES_MAX};
 use outpost_types::{
     ApiError, CreateWebhook, CreatedWebhook, DeliveryView, ErrorCode, Page, WebhookKind,
     WebhookView,
@@ -130,10 +130,9 @@ pub(crate) async fn deliveries(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let mut query = Query::parse(uri.query())?;
-    let limit = query.number("limit", 1..=u64::from(LIST_LIMIT_MAX))?;
+    let limit = query.page_limit()?.unwrap_or(LIST_LIMIT_DEFAULT);
     let before = query.number("cursor", 1..=u64::MAX)?;
     query.finish()?;
-    let limit = limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(LIST_LIMIT_DEFAULT);
     let page = session.api.deliveries(id, before, limit).await?;
     Ok(json(StatusCode::OK, &page, ANSWER_BYTES_USUAL))
 }
