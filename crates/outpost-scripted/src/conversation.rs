@@ -33,6 +33,8 @@ pub(crate) enum Item {
 #[derive(Debug, Clone)]
 pub(crate) struct Tool {
     pub(crate) name: String,
+    /// Of tools that came with one (Codex); a call says it again.
+    pub(crate) namespace: Option<String>,
     pub(crate) description: String,
     /// Takes free text instead of JSON.
     pub(crate) custom: bool,
@@ -60,6 +62,10 @@ pub(crate) struct Parsed {
     pub(crate) stream: bool,
     pub(crate) items: Vec<Item>,
     pub(crate) tools: Vec<Tool>,
+    /// Whether more tools can be searched for (Codex).
+    pub(crate) searchable: bool,
+    /// What they were searched for already.
+    pub(crate) searches: Vec<String>,
     pub(crate) forced_tool: Option<String>,
     pub(crate) json_schema: Option<Value>,
 }
@@ -75,6 +81,10 @@ pub(crate) struct Conversation {
     /// Absolute path, when the request tells it.
     pub(crate) directory: Option<String>,
     pub(crate) tools: Vec<Tool>,
+    /// Whether more tools can be searched for.
+    pub(crate) searchable: bool,
+    /// What they were searched for already.
+    pub(crate) searches: Vec<String>,
     pub(crate) purpose: Purpose,
     /// Results of each round of tool calls since the task, joined.
     pub(crate) rounds: Vec<String>,
@@ -97,6 +107,8 @@ impl Conversation {
             task,
             directory,
             tools: parsed.tools,
+            searchable: parsed.searchable,
+            searches: parsed.searches,
             purpose,
             rounds,
             items: parsed.items,
@@ -205,6 +217,9 @@ const AIDER_CONTEXT: [&str; 5] = [
     "The SEARCH/REPLACE ",
 ];
 
+/// What Claude Code adds in the user's name to the result of a search for tools.
+const CLAUDE_SEARCHED: &str = "Tool loaded.";
+
 /// What aider appends to a task in its whole-file format.
 const AIDER_REMINDER: &str = "\n\nTo suggest changes to a file you MUST return";
 
@@ -219,7 +234,7 @@ fn task_text(text: &str) -> String {
     let rest = rest.split(AIDER_REMINDER).next().unwrap_or_default();
     let rest = rest.replace("<user_query>", "").replace("</user_query>", "");
     let rest = rest.trim();
-    if rest.starts_with("# AGENTS.md instructions for") {
+    if rest == CLAUDE_SEARCHED || rest.starts_with("# AGENTS.md instructions for") {
         return String::new();
     }
     rest.to_owned()

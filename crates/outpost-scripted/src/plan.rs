@@ -144,6 +144,7 @@ fn answer_aside(purpose: &Purpose, conversation: &Conversation, reply: &mut Repl
             if let Some(tool) = tool {
                 reply.call = Some(ToolCall::Function {
                     name: name.clone(),
+                    namespace: tool.namespace.clone(),
                     arguments: fill::value(&tool.schema, label),
                 });
             } else {
@@ -177,6 +178,11 @@ fn work(rule: &Rule, conversation: &Conversation, reply: &mut Reply) -> usize {
     reply.think.clone_from(&turn.think);
     reply.say.clone_from(&turn.say);
     reply.call = turn.action.as_ref().and_then(|action| tools::call(action, conversation));
+    if reply.call.as_ref().is_some_and(ToolCall::is_search) {
+        // What is to be said goes along with the call itself.
+        reply.think.clear();
+        reply.say.clear();
+    }
     if reply.call.is_none() && reply.say.is_empty() {
         reply.say = DONE.to_owned();
     }

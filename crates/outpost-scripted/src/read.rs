@@ -8,6 +8,9 @@ use serde_json::Value;
 use crate::conversation::{Item, Parsed, Tool};
 use crate::script::Dialect;
 
+/// The tool with which Claude Code searches for others.
+pub(crate) const CLAUDE_SEARCH: &str = "ToolSearch";
+
 /// Reads a request body; `model` and `stream` are known from the path for Gemini.
 pub(crate) fn request(
     dialect: Dialect,
@@ -21,6 +24,8 @@ pub(crate) fn request(
         stream: path_stream || body.get("stream").and_then(Value::as_bool) == Some(true),
         items: Vec::new(),
         tools: Vec::new(),
+        searchable: false,
+        searches: Vec::new(),
         forced_tool: None,
         json_schema: None,
     };
@@ -66,12 +71,21 @@ fn anthropic(body: &Value, parsed: &mut Parsed) {
     if let Some(system) = body.get("system") {
         parsed.items.push(Item::System(content_text(system)));
     }
+    // Searches for tools are no rounds of the work.
+    let mut searches = Vec::new();
     for message in list(body, "messages") {
         let role = text(message, "role").unwrap_or("user");
         match message.get("content") {
             Some(Value::Array(blocks)) => {
                 for block in blocks {
+                    let id = text(block, "id").or_else(|| text(block, "tool_use_id"));
                     match text(block, "type") {
+                        Some("tool_use") if text(block, "name") == Some(CLAUDE_SEARCH) => {
+                            searches.extend(id);
+                            let query = block.pointer("/input/query").and_then(Value::as_str);
+                            parsed.searches.extend(query.map(str::to_owned));
+                        }
+                        Some("tool_result") if id.is_some_and(|id| searches.contains(&id)) => {}
                         Some("tool_use") => parsed.items.push(Item::Call),
                         Some("tool_result") => {
                             let content = block.get("content").unwrap_or(&Value::Null);
@@ -95,6 +109,7 @@ fn anthropic(body: &Value, parsed: &mut Parsed) {
             parsed.tools.push(function(name, tool, schema));
         }
     }
+    parsed.searchable = parsed.tools.iter().any(|tool| tool.name == CLAUDE_SEARCH);
     if let Some(choice) = body.get("tool_choice")
         && text(choice, "type") == Some("tool")
     {
@@ -108,6 +123,7 @@ fn anthropic(body: &Value, parsed: &mut Parsed) {
 fn function(name: &str, tool: &Value, schema: &Value) -> Tool {
     Tool {
         name: name.to_owned(),
+        namespace: None,
         description: text(tool, "description").unwrap_or_default().to_owned(),
         custom: false,
         schema: schema.clone(),
@@ -123,7 +139,14 @@ fn responses(body: &Value, parsed: &mut Parsed) {
     }
     for item in list(body, "input") {
         match text(item, "type") {
-            Some("additional_tools") => responses_tools(list(item, "tools"), &mut parsed.tools),
+            Some("additional_tools" | "tool_search_output") => {
+                responses_tools(list(item, "tools"), None, &mut parsed.tools);
+            }
+            // Not a round of the work: nothing but the list of tools comes of it.
+            Some("tool_search_call") => {
+                let query = item.pointer("/arguments/query").and_then(Value::as_str);
+                parsed.searches.extend(query.map(str::to_owned));
+            }
             Some(kind) if kind.ends_with("_call_output") => {
                 let output = item.get("output").unwrap_or(&Value::Null);
                 parsed.items.push(Item::Result(content_text(output)));
@@ -144,7 +167,9 @@ fn responses(body: &Value, parsed: &mut Parsed) {
             Some(_) => {}
         }
     }
-    responses_tools(list(body, "tools"), &mut parsed.tools);
+    responses_tools(list(body, "tools"), None, &mut parsed.tools);
+    let searches = |tool: &Value| text(tool, "type") == Some("tool_search");
+    parsed.searchable = list(body, "tools").iter().any(searches);
     if let Some(choice) = body.get("tool_choice")
         && text(choice, "type") == Some("function")
     {
@@ -153,19 +178,25 @@ fn responses(body: &Value, parsed: &mut Parsed) {
     parsed.json_schema = body.pointer("/text/format/schema").cloned();
 }
 
-fn responses_tools(tools: &[Value], into: &mut Vec<Tool>) {
+/// Tools, some of them in namespaces. That of a CLI's own functions counts as none.
+fn responses_tools(tools: &[Value], namespace: Option<&str>, into: &mut Vec<Tool>) {
     for tool in tools {
         match (text(tool, "type"), text(tool, "name")) {
-            (Some("namespace"), Some("functions")) => responses_tools(list(tool, "tools"), into),
+            (Some("namespace"), Some(name)) if namespace.is_none() => {
+                let inner = Some(name).filter(|name| *name != "functions");
+                responses_tools(list(tool, "tools"), inner, into);
+            }
             (Some("custom"), Some(name)) => into.push(Tool {
                 name: name.to_owned(),
+                namespace: namespace.map(str::to_owned),
                 description: text(tool, "description").unwrap_or_default().to_owned(),
                 custom: true,
                 schema: Value::Null,
             }),
             (Some("function"), Some(name)) => {
                 let schema = tool.get("parameters").unwrap_or(&Value::Null);
-                into.push(function(name, tool, schema));
+                let namespace = namespace.map(str::to_owned);
+                into.push(Tool { namespace, ..function(name, tool, schema) });
             }
             _ => {}
         }

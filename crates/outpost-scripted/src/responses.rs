@@ -118,8 +118,20 @@ fn message(reply: &Reply) -> OutputItem {
     }
 }
 
+/// A search is carried out by the CLI itself, and has its arguments as an object.
+fn tool_search(reply: &Reply, call: &ToolCall) -> OutputItem {
+    let item = |status: &str| {
+        json!({
+            "type": "tool_search_call", "id": reply.id("tsc_"), "call_id": reply.id("call_"),
+            "status": status, "execution": "client", "arguments": call.arguments()
+        })
+    };
+    OutputItem { empty: item("in_progress"), whole: item("completed"), events: Vec::new() }
+}
+
 fn tool_call(reply: &Reply, call: &ToolCall) -> OutputItem {
     let (kind, prefix, field, event) = match call {
+        ToolCall::Search { .. } => return tool_search(reply, call),
         ToolCall::Function { .. } => {
             ("function_call", "fc_", "arguments", "response.function_call_arguments")
         }
@@ -133,6 +145,9 @@ fn tool_call(reply: &Reply, call: &ToolCall) -> OutputItem {
             "type": kind, "id": reply.id(prefix), "call_id": reply.id("call_"),
             "name": call.name(), "status": status
         });
+        if let ToolCall::Function { namespace: Some(namespace), .. } = call {
+            item["namespace"] = json!(namespace);
+        }
         item[field] = json!(input);
         item
     };

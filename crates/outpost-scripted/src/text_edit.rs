@@ -169,6 +169,8 @@ mod tests {
             stream: true,
             items,
             tools: Vec::new(),
+            searchable: false,
+            searches: Vec::new(),
             forced_tool: None,
             json_schema: None,
         })

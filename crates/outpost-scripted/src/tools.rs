@@ -10,11 +10,16 @@ use serde_json::{Map, Value, json};
 
 use crate::conversation::{Conversation, Tool};
 use crate::fill;
+use crate::read::CLAUDE_SEARCH;
 use crate::script::Action;
 
 /// Longest wait for a command before Codex turns it into a background session, milliseconds; it allows
 /// no more than this.
 const CODEX_WAIT_MS: u64 = 30_000;
+/// Longest run of a script of Codex's code mode before it becomes a background one, milliseconds.
+const CODE_WAIT_MS: u64 = 600_000;
+/// Tools that a search is to find.
+const SEARCH_COUNT: u64 = 20;
 /// Longest description of a step, characters.
 const LABEL_CHARS_MAX: usize = 60;
 
@@ -27,23 +32,40 @@ static DISPATCH_ID: LazyLock<Regex> = LazyLock::new(|| {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ToolCall {
     /// With JSON arguments.
-    Function { name: String, arguments: Value },
+    Function { name: String, namespace: Option<String>, arguments: Value },
     /// With free text (Codex).
     Custom { name: String, input: String },
+    /// A search for tools that were not offered from the start (Codex).
+    Search { query: String },
 }
 
 impl ToolCall {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Function { name, .. } | Self::Custom { name, .. } => name,
+            Self::Search { .. } => "tool_search",
+        }
+    }
+
+    /// Whether it only makes more tools known.
+    pub(crate) fn is_search(&self) -> bool {
+        matches!(self, Self::Search { .. }) || self.name() == CLAUDE_SEARCH
+    }
+
+    /// The arguments as JSON; free text is a text.
+    pub(crate) fn arguments(&self) -> Value {
+        match self {
+            Self::Function { arguments, .. } => arguments.clone(),
+            Self::Custom { input, .. } => json!(input),
+            Self::Search { query } => json!({"query": query, "limit": SEARCH_COUNT}),
         }
     }
 
     /// The arguments as they travel.
     pub(crate) fn input(&self) -> String {
         match self {
-            Self::Function { arguments, .. } => arguments.to_string(),
             Self::Custom { input, .. } => input.clone(),
+            Self::Function { .. } | Self::Search { .. } => self.arguments().to_string(),
         }
     }
 }
@@ -137,7 +159,11 @@ fn complete(tool: &Tool, mut arguments: Map<String, Value>, label: &str) -> Tool
             arguments.insert(name.to_owned(), value);
         }
     }
-    ToolCall::Function { name: tool.name.clone(), arguments: Value::Object(arguments) }
+    function(tool, Value::Object(arguments))
+}
+
+fn function(tool: &Tool, arguments: Value) -> ToolCall {
+    ToolCall::Function { name: tool.name.clone(), namespace: tool.namespace.clone(), arguments }
 }
 
 fn shell(command: &str, conversation: &Conversation) -> Option<ToolCall> {
@@ -199,17 +225,51 @@ fn patch(path: &str, content: &str) -> Option<String> {
     Some(patch)
 }
 
-/// A tool under whatever name the CLI offers it: its own with the server's before it.
+/// A tool under whatever name the CLI offers it: its own with the server's before it. Where a CLI offers
+/// tools of servers only after a search, or only to scripts, it is searched for, or called by a script.
 fn offered(name: &str, arguments: &str, conversation: &Conversation) -> Option<ToolCall> {
     let own = |tool: &&Tool| {
         tool.name.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
     };
-    let tool = conversation.tools.iter().filter(|tool| !tool.custom).find(own)?;
+    let tool = conversation.tools.iter().filter(|tool| !tool.custom).find(own);
     let seen =
         conversation.rounds.iter().rev().find_map(|round| DISPATCH_ID.find_iter(round).last());
     let arguments = arguments.replace("{id}", seen.map_or("", |id| id.as_str()));
-    let arguments = serde_json::from_str(&arguments).ok()?;
-    Some(ToolCall::Function { name: tool.name.clone(), arguments })
+    let arguments: Value = serde_json::from_str(&arguments).ok()?;
+    if let Some(tool) = tool {
+        return Some(function(tool, arguments));
+    }
+    if let Some(exec) = find_custom(conversation, "exec") {
+        let (name, end) = (json!(name), json!(format!("__{name}")));
+        return Some(ToolCall::Custom {
+            name: exec.name.clone(),
+            input: format!(
+                "// @exec: {{\"yield_time_ms\": {CODE_WAIT_MS}}}\n\
+                 const own = ALL_TOOLS.find(t => t.name === {name} || t.name.endsWith({end}));\n\
+                 text(JSON.stringify(await tools[own.name]({arguments})));"
+            ),
+        });
+    }
+    search(name, conversation)
+}
+
+/// A search for a tool, once.
+fn search(name: &str, conversation: &Conversation) -> Option<ToolCall> {
+    let unseen = |query: &String| !conversation.searches.contains(query);
+    if !conversation.searchable {
+        return None;
+    }
+    let Some(search) = find(conversation, &[CLAUDE_SEARCH]) else {
+        let query = Some(name.replace('_', " ")).filter(unseen)?;
+        return Some(ToolCall::Search { query });
+    };
+    // Claude Code tells the names of all tools, each on a line.
+    let end = format!("__{name}");
+    let lines = conversation.system_texts().flat_map(str::lines);
+    let whole =
+        lines.map(str::trim).find(|line| line.starts_with("mcp__") && line.ends_with(&end))?;
+    let query = Some(format!("select:{whole}")).filter(unseen)?;
+    Some(function(search, json!({"query": query, "max_results": SEARCH_COUNT})))
 }
 
 /// The action as a POSIX shell command, exact to the byte.
@@ -261,6 +321,7 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::Dialect;
     use std::process::Command;
 
     fn sh(directory: &std::path::Path, action: &Action) -> bool {
@@ -297,6 +358,92 @@ mod tests {
         let read = std::fs::read_to_string(directory.join("e")).unwrap();
         assert_eq!(read, "one it's * 'new' two\n\n");
         assert!(!sh(directory, &edit("absent")));
+    }
+
+    fn conversation(dialect: Dialect, body: &Value) -> Conversation {
+        Conversation::new(crate::read::request(dialect, body, "m", true))
+    }
+
+    fn called(dialect: Dialect, body: &Value) -> Option<ToolCall> {
+        let arguments = "{\"dispatchId\": \"{id}\"}".to_owned();
+        let action = Action::Call { tool: "wait_run".into(), arguments };
+        native(&action, &conversation(dialect, body))
+    }
+
+    #[test]
+    fn tools_of_servers_are_called_by_the_names_that_a_cli_gives_them() {
+        let id = "01M89PJKVGE39HV34W00B5FR0V";
+        let body = json!({
+            "contents": [
+                {"role": "user", "parts": [{"text": "delegate"}]},
+                {"role": "model", "parts": [{"functionCall": {"name": "x", "args": {}}}]},
+                {"role": "user", "parts": [{"functionResponse": {"response": {"output": id}}}]},
+            ],
+            "tools": [{"functionDeclarations": [{"name": "mcp_outpost_wait_run", "parameters": {}}]}],
+        });
+        let call = called(Dialect::Gemini, &body).unwrap();
+        assert_eq!(call.name(), "mcp_outpost_wait_run");
+        assert_eq!(call.arguments(), json!({"dispatchId": id}));
+    }
+
+    #[test]
+    fn codex_searches_for_a_tool_once_and_calls_it_in_its_namespace() {
+        let tools = json!([{"type": "tool_search", "execution": "client"}]);
+        let mut input = vec![json!({"role": "user", "content": "delegate"})];
+        let ask =
+            |input: &[Value]| called(Dialect::Responses, &json!({"input": input, "tools": tools}));
+        let search = ask(&input).unwrap();
+        assert_eq!(search, ToolCall::Search { query: "wait run".into() });
+        assert!(search.is_search());
+        input.push(json!({"type": "tool_search_call", "arguments": search.arguments()}));
+        assert_eq!(ask(&input), None, "it was searched for already");
+        let found = json!({"type": "function", "name": "wait_run", "parameters": {}});
+        let namespace = json!({"type": "namespace", "name": "mcp__outpost", "tools": [found]});
+        input.push(json!({"type": "tool_search_output", "tools": [namespace]}));
+        let call = ask(&input).unwrap();
+        let ToolCall::Function { name, namespace, .. } = &call else { panic!("{call:?}") };
+        assert_eq!((name.as_str(), namespace.as_deref()), ("wait_run", Some("mcp__outpost")));
+        let body = json!({"input": input, "tools": tools});
+        assert!(conversation(Dialect::Responses, &body).rounds.is_empty(), "a search is no round");
+    }
+
+    #[test]
+    fn codex_in_code_mode_calls_a_tool_of_a_server_from_a_script() {
+        let exec = json!({"type": "custom", "name": "exec", "description": ""});
+        let functions = json!({"type": "namespace", "name": "functions", "tools": [exec]});
+        let body = json!({"input": [
+            {"role": "user", "content": "delegate"},
+            {"type": "additional_tools", "tools": [functions]},
+        ]});
+        let call = called(Dialect::Responses, &body).unwrap();
+        assert_eq!(call.name(), "exec");
+        let input = call.input();
+        assert!(input.contains("t.name.endsWith(\"__wait_run\")"), "{input}");
+        assert!(input.contains("tools[own.name]({\"dispatchId\":\"\"})"), "{input}");
+    }
+
+    #[test]
+    fn claude_code_selects_a_tool_by_the_name_it_was_told() {
+        let search = json!({"name": "ToolSearch", "input_schema": {"type": "object"}});
+        let mut messages = vec![
+            json!({"role": "user", "content": "delegate"}),
+            json!({"role": "system", "content": "Deferred:\nmcp__outpost__wait_run\nWebFetch"}),
+        ];
+        let ask = |messages: &[Value]| {
+            called(Dialect::Anthropic, &json!({"messages": messages, "tools": [search]}))
+        };
+        let call = ask(&messages).unwrap();
+        assert!(call.is_search());
+        assert_eq!(call.arguments()["query"], "select:mcp__outpost__wait_run");
+        let input = call.arguments();
+        let used = json!({"type": "tool_use", "id": "t", "name": "ToolSearch", "input": input});
+        let result = json!({"type": "tool_result", "tool_use_id": "t", "content": "found"});
+        let loaded = json!({"type": "text", "text": "Tool loaded."});
+        messages.push(json!({"role": "assistant", "content": [used]}));
+        messages.push(json!({"role": "user", "content": [result, loaded]}));
+        assert_eq!(ask(&messages), None, "it was searched for already");
+        let read = conversation(Dialect::Anthropic, &json!({"messages": messages}));
+        assert_eq!((read.task.as_str(), read.rounds.len()), ("delegate", 0));
     }
 
     #[test]
