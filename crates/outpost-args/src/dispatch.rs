@@ -67,6 +67,11 @@ pub struct DispatchArgs {
     #[arg(long = "check", value_name = "COMMAND")]
     pub checks: Vec<String>,
 
+    /// Command that sets the repository up before the agent starts, instead of those in outpost.toml; what it
+    /// leaves is kept for later runs; may be given several times
+    #[arg(long = "setup", value_name = "COMMAND")]
+    pub setup: Vec<String>,
+
     /// Size of the sandbox [default: the agent's own]
     #[arg(long, value_enum, value_name = "SIZE")]
     pub tier: Option<TierArg>,

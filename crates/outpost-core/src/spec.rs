@@ -9,8 +9,9 @@ use outpost_types::{
         ALLOW_HOST_BYTES_MAX, ALLOW_HOSTS_COUNT_MAX, BRANCH_BYTES_MAX, BUDGET_USD_MAX,
         BUDGET_USD_MIN, CHECK_BYTES_MAX, CHECKS_COUNT_MAX, DEADLINE_SECONDS_DEFAULT,
         DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, DISPATCH_SECRETS_COUNT_MAX, MODEL_ID_BYTES_MAX,
-        REPO_BYTES_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_DEFAULT,
-        TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
+        REPO_BYTES_MAX, SETUP_COMMAND_BYTES_MAX, SETUP_COMMANDS_COUNT_MAX, TAG_BYTES_MAX,
+        TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX,
+        TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct DispatchSpec {
     pub tags: Vec<String>,
     /// Commands to run on the result.
     pub checks: Vec<String>,
+    /// Commands that set the repository up, instead of the repository's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<String>,
     /// Size of the sandbox.
     pub tier: Tier,
     /// Most its model calls may cost.
@@ -164,6 +168,7 @@ impl DispatchSpec {
             user_id,
             tags: list("tags", request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?,
             checks: list("checks", request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)?,
+            setup: list("setup", request.setup, SETUP_COMMANDS_COUNT_MAX, SETUP_COMMAND_BYTES_MAX)?,
             tier: request.tier.unwrap_or(defaults.tier),
             budget: request.budget_usd.map(budget).transpose()?,
             network: network.level,
@@ -201,7 +206,10 @@ impl DispatchSpec {
         }
         let root = of.parent.as_ref().and_then(|parent| parent.root).unwrap_or(parent.id);
         let same_agent = of.agent == self.agent;
+        // What was installed for it is not among its changes.
+        let setup = if self.setup.is_empty() { of.setup.clone() } else { self.setup.clone() };
         Ok(Self {
+            setup,
             repo: of.repo.clone(),
             branch: of.branch.clone(),
             parent: Some(Parent {
@@ -377,7 +385,7 @@ mod tests {
 
     #[test]
     fn every_bound_names_its_field() {
-        let cases: [(&str, Edit); 23] = [
+        let cases: [(&str, Edit); 26] = [
             ("deadlineSeconds", |r| r.deadline_seconds = Some(29)),
             ("deadlineSeconds", |r| r.deadline_seconds = Some(604_801)),
             ("task", |r| r.task = " \n".into()),
@@ -406,6 +414,9 @@ mod tests {
                 r.network = Some(NetworkLevel::Custom);
                 r.allow_hosts = vec!["h".into(); ALLOW_HOSTS_COUNT_MAX + 1];
             }),
+            ("setup", |r| r.setup = vec!["make".into(); SETUP_COMMANDS_COUNT_MAX + 1]),
+            ("setup[0]", |r| r.setup = vec!["c".repeat(SETUP_COMMAND_BYTES_MAX + 1)]),
+            ("setup[1]", |r| r.setup = vec!["make".into(), " ".into()]),
             ("checks[0]", |r| r.checks = vec!["c".repeat(CHECK_BYTES_MAX + 1)]),
         ];
         for (field, edit) in cases {

@@ -59,6 +59,11 @@ pub(crate) struct Dispatch {
     #[serde(default)]
     #[schemars(length(max = 8))]
     pub(crate) checks: Vec<String>,
+    /// Commands that set the repository up before the agent starts, such as the installation of its
+    /// dependencies, instead of those in its `outpost.toml`. At most 8.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub(crate) setup: Vec<String>,
     /// What the sandbox may reach beside the model: `none` (the default), `trusted` for package registries
     /// and code hosts, `custom` for exactly `allowHosts`.
     #[schemars(with = "Option<String>", extend("enum" = ["none", "trusted", "custom"]))]
@@ -102,6 +107,7 @@ impl Dispatch {
             timeout_seconds: self.timeout_seconds,
             tags: self.tags,
             checks: self.checks,
+            setup: self.setup,
             network: self.network,
             tier: self.tier,
             budget_usd: self.budget_usd,

@@ -106,7 +106,7 @@ pub(crate) enum ProvisionError {
     #[error("The repository could not be set up: {0}")]
     Setup(#[from] SetupError),
     /// What the repository wants done first failed.
-    #[error("The repository's setup commands failed{}.", code.map(|code| format!(" with exit code {code}")).unwrap_or_default())]
+    #[error("The setup commands failed{}.", code.map(|code| format!(" with exit code {code}")).unwrap_or_default())]
     SetupFailed {
         /// Exit code of the one that failed; `None` when it was killed.
         code: Option<i32>,
@@ -192,7 +192,7 @@ impl ProvisionError {
                     ""
                 };
                 failure.with_hint(format!(
-                    "Correct [setup] of outpost.toml.{network} They printed at last:\n{output}"
+                    "Correct [setup] of outpost.toml, or the dispatch's own setup commands.{network} They printed at last:\n{output}"
                 ))
             }
             _ => failure,

@@ -1,7 +1,7 @@
-//! Setup commands of a repository: run before the agent, in a sandbox of their own, and only where the layer they
+//! Setup commands of a repository or of the dispatch: run before the agent, in a sandbox of their own, and only where the layer they
 //! made for an earlier run does not fit.
 //!
-//! They are the repository's, so they get nothing of the tenant's: no secret, no model, no way out but what the
+//! They may be the repository's, so they get nothing of the tenant's: no secret, no model, no way out but what the
 //! gateway's proxy opens to package registries and code hosts, and only if they ask for it and the dispatch or the
 //! operator allows it. Bounded by the
 //! workspace crate's bounds and the size of the dispatch. Absent: an agent's home; what they leave outside the
@@ -34,6 +34,7 @@ pub(crate) async fn set_up(
 ) -> Result<Option<u64>, ProvisionError> {
     let request = SetupRequest {
         spec: None,
+        commands: assignment.spec.setup.clone(),
         network_max: match assignment.spec.network {
             NetworkLevel::Trusted => SetupNetwork::Trusted,
             _ => parts.config.setup_network,

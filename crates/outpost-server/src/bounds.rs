@@ -5,8 +5,8 @@ use outpost_types::limits::{
     BUDGET_USD_MAX, BUDGET_USD_MIN, CANCEL_REASON_BYTES_MAX, CHECK_BYTES_MAX, CHECKS_COUNT_MAX,
     DEADLINE_SECONDS_MAX, DEADLINE_SECONDS_MIN, DISPATCH_SECRETS_COUNT_MAX,
     IDEMPOTENCY_KEY_BYTES_MAX, MODEL_ID_BYTES_MAX, REPO_BYTES_MAX, SECRET_NAME_BYTES_MAX,
-    TAG_BYTES_MAX, TAGS_COUNT_MAX, TASK_BYTES_MAX, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
-    USER_ID_BYTES_MAX,
+    SETUP_COMMAND_BYTES_MAX, SETUP_COMMANDS_COUNT_MAX, TAG_BYTES_MAX, TAGS_COUNT_MAX,
+    TASK_BYTES_MAX, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN, USER_ID_BYTES_MAX,
 };
 use outpost_types::{
     AgentId, ApiError, CancelRequest, DispatchId, DispatchRequest, NetworkRequest,
@@ -63,7 +63,8 @@ pub(crate) fn dispatch(request: &DispatchRequest) -> Result<(), ApiError> {
     list("secrets", &request.secrets, DISPATCH_SECRETS_COUNT_MAX, SECRET_NAME_BYTES_MAX)?;
     list("allowHosts", &request.allow_hosts, ALLOW_HOSTS_COUNT_MAX, ALLOW_HOST_BYTES_MAX)?;
     list("tags", &request.tags, TAGS_COUNT_MAX, TAG_BYTES_MAX)?;
-    list("checks", &request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)
+    list("checks", &request.checks, CHECKS_COUNT_MAX, CHECK_BYTES_MAX)?;
+    list("setup", &request.setup, SETUP_COMMANDS_COUNT_MAX, SETUP_COMMAND_BYTES_MAX)
 }
 
 /// Checks every field of a change of a network.

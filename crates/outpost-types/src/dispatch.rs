@@ -57,6 +57,13 @@ pub struct DispatchRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 8)]
     pub checks: Vec<String>,
+    /// Commands to run in the repository before the agent, such as the installation of dependencies; at most
+    /// 8, in a sandbox of their own without secrets. They take the place of `setup.commands` in `outpost.toml`,
+    /// whose lock files and time limit still count; what they leave serves later dispatches with the same
+    /// commands and lock files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 8)]
+    pub setup: Vec<String>,
     /// What the sandbox may reach beside the model gateway; `none` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkLevel>,

@@ -77,6 +77,10 @@ pub const CHECKS_COUNT_MAX: usize = 8;
 pub const CHECK_BYTES_MAX: usize = 2_048;
 /// Longest running time of one check, seconds.
 pub const CHECK_SECONDS_MAX: u64 = 300;
+/// Most setup commands of a dispatch.
+pub const SETUP_COMMANDS_COUNT_MAX: usize = 8;
+/// Longest setup command of a dispatch, bytes.
+pub const SETUP_COMMAND_BYTES_MAX: usize = 2_048;
 /// Most secrets a dispatch may name.
 pub const DISPATCH_SECRETS_COUNT_MAX: usize = 32;
 /// Most hosts a dispatch may add to its network.

@@ -103,6 +103,9 @@ struct File {
 pub struct SetupRequest {
     /// The request's own setup, which takes the place of the repository's.
     pub spec: Option<SetupSpec>,
+    /// The request's own commands, which take the place of the repository's: lock files and time limit stay those
+    /// of `outpost.toml`, if it has a table. They ask for [`SetupNetwork::Trusted`]. None: the repository's own.
+    pub commands: Vec<String>,
     /// The most the commands may have of what they ask for.
     pub network_max: SetupNetwork,
     /// Names the programs the commands find, so that another set of them is another key; at most 256 bytes.
@@ -228,6 +231,15 @@ impl SetupSpec {
         file.setup.map(|spec| spec.checked(origin)).transpose()
     }
 
+    /// The repository's, if it has one, with other commands.
+    fn with_commands(of_repository: Option<Self>, commands: Vec<String>) -> Self {
+        let (lockfiles, timeout_seconds) = match of_repository {
+            Some(spec) => (spec.lockfiles, spec.timeout_seconds),
+            None => (Vec::new(), SETUP_SECONDS_DEFAULT),
+        };
+        Self { commands, lockfiles, network: SetupNetwork::Trusted, timeout_seconds }
+    }
+
     fn checked(self, origin: &'static str) -> Result<Self, SetupError> {
         let invalid = |why: String| Err(SetupError::Invalid { origin, why });
         let count = self.commands.len();
@@ -282,6 +294,11 @@ pub(crate) async fn setup(
 ) -> Result<Setup, SetupError> {
     let io = |source| SetupError::Io { what: "looking for an earlier setup", source };
     if prepared.persistent.as_ref().is_some_and(|used| used.resumed) {
+        if !request.commands.is_empty() {
+            let message =
+                "Setup commands did not run: the persistent workspace is one that was worked in.";
+            prepared.notes.push(note("setup_not_run", message.to_owned()));
+        }
         return Ok(Setup::Nothing);
     }
     if request.userland.len() > USERLAND_BYTES_MAX {
@@ -291,6 +308,10 @@ pub(crate) async fn setup(
     let spec = match request.spec {
         Some(spec) => Some(spec.checked("setup")?),
         None => from_repository(inner, prepared).await?,
+    };
+    let spec = match request.commands {
+        own if own.is_empty() => spec,
+        own => Some(SetupSpec::with_commands(spec, own).checked("setup")?),
     };
     let Some(spec) = spec else { return Ok(Setup::Nothing) };
     let network = spec.network.min(request.network_max);

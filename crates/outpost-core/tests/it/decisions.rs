@@ -436,6 +436,7 @@ fn a_dispatch_goes_on_only_from_one_that_has_ended() {
     parent.facts.session_id = Some("session".into());
     parent.facts.base_commit = Some("c0ffee".into());
     parent.spec.repo = Some("owner/name".into());
+    parent.spec.setup = vec!["npm ci".into()];
     let ended = step(&parent, &Event::Expired, parent.deadline_at()).unwrap().next;
     let next = spec().continuing(&ended).unwrap();
     let from = next.parent.clone().unwrap();
@@ -444,6 +445,10 @@ fn a_dispatch_goes_on_only_from_one_that_has_ended() {
         (from.session_id.as_deref(), next.repo.as_deref()),
         (Some("session"), Some("owner/name"))
     );
+    // What was set up for it is not among its changes: the same is done again, unless something else is asked for.
+    assert_eq!(next.setup, ["npm ci"]);
+    let own = DispatchSpec { setup: vec!["make".into()], ..spec() };
+    assert_eq!(own.continuing(&ended).unwrap().setup, ["make"]);
     // Another agent cannot read that session; and the line keeps its first one's name.
     let mut second = dispatch("codex", "acme", 3);
     second.spec = DispatchSpec { agent: "codex".parse().unwrap(), ..next };

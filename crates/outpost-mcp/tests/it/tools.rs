@@ -22,7 +22,7 @@ async fn a_dispatch_carries_what_was_asked_for() {
     let fake = Fake::new();
     let client = Client::of(fake.clone()).await;
     let arguments = json!({
-        "task": "Fix it", "checks": ["make test"], "network": "trusted", "tier": "fast",
+        "task": "Fix it", "checks": ["make test"], "setup": ["npm ci"], "network": "trusted", "tier": "fast",
         "budgetUsd": 0.5, "idempotencyKey": "k-1", "branch": null,
     });
     let run = client.ask("dispatch", arguments).await;
@@ -34,6 +34,7 @@ async fn a_dispatch_carries_what_was_asked_for() {
     assert_eq!(request.agent, "codex", "the first that is available");
     assert_eq!(request.repo.as_deref(), Some("/srv/here"), "where the server was started");
     assert_eq!((request.checks, request.budget_usd), (vec!["make test".to_owned()], Some(0.5)));
+    assert_eq!(request.setup, ["npm ci"]);
 }
 
 #[tokio::test]

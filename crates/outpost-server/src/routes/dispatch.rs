@@ -28,7 +28,7 @@ use crate::stop::stopped;
 const FILTER_BYTES_MAX: usize = 64;
 /// A dispatch request as a form.
 pub(crate) const DISPATCH_FORM: FormShape = FormShape {
-    lists: &["tags", "checks", "secrets", "allowHosts"],
+    lists: &["tags", "checks", "setup", "secrets", "allowHosts"],
     numbers: &["timeoutSeconds", "deadlineSeconds", "budgetUsd"],
 };
 

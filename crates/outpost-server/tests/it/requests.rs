@@ -18,7 +18,7 @@ async fn a_dispatch_comes_back_as_it_was_sent() {
     let server = Server::start().await;
     let sent = json!({
         "agent": "claude", "task": NASTY, "modelId": NASTY, "repo": NASTY, "branch": NASTY,
-        "userId": NASTY, "tags": [NASTY, "b"], "checks": [NASTY], "timeoutSeconds": 30,
+        "userId": NASTY, "tags": [NASTY, "b"], "checks": [NASTY], "setup": [NASTY], "timeoutSeconds": 30,
         "contextLevel": "full", "workspaceMode": "persistent", "tier": "flagship", "network": "none",
     });
     let response = server.create(&sent).await;
@@ -58,6 +58,7 @@ async fn forms_say_the_same_as_json() {
         ("tags", "a"),
         ("tags[]", NASTY),
         ("checks", "make test"),
+        ("setup", "npm ci"),
         ("tier", "fast"),
     ];
     let body: String = form

@@ -221,6 +221,7 @@ pub(super) async fn every_text_comes_back(store: &dyn Store) {
     spec.user_id = Some(NASTY.to_owned());
     spec.tags = vec![line.to_owned(), NASTY.to_owned(), line.to_owned(), "e\u{301}".to_owned()];
     spec.checks = vec!["cargo test && echo \"ü\"\n".to_owned()];
+    spec.setup = vec!["npm ci && echo \"ü\"\n".to_owned()];
     store.accept(accept_of(dispatch.clone())).await.unwrap();
     assert_eq!(store.get(dispatch.id).await.unwrap().as_ref(), Some(&dispatch));
     let all = ListFilter::of(dispatch.tenant.clone());

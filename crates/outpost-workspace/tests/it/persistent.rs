@@ -282,6 +282,13 @@ async fn what_its_first_run_set_up_stays_with_it() {
     Workspaces::new(small).unwrap().evict_cache().await;
     let mut second = enter(&world, "a2", &source).await.unwrap();
     assert!(matches!(world.workspaces.setup(&mut second, ask()).await.unwrap(), Setup::Nothing));
+    assert!(!codes(&second.notes).contains(&"setup_not_run"));
+    let own = SetupRequest { commands: vec!["echo own > deps".to_owned()], ..ask() };
+    assert!(matches!(world.workspaces.setup(&mut second, own).await.unwrap(), Setup::Nothing));
+    assert!(
+        codes(&second.notes).contains(&"setup_not_run"),
+        "what was asked for and not done is told"
+    );
     assert_eq!(world.agent(&second, "cat deps work"), "set up\nx");
     leave(&world, &second).await;
     // One that was never worked in starts afresh, with the setup that is there already.

@@ -271,3 +271,36 @@ async fn the_file_of_the_base_commit_counts_wherever_the_files_are() {
     let mut without = world.prepare("c3", Some(&source)).await.unwrap();
     assert!(matches!(setup(&world, &mut without).await, Setup::Nothing));
 }
+
+#[tokio::test]
+async fn a_requests_own_commands_take_the_place_of_the_repositorys() {
+    let world = World::new();
+    let source = source(&world);
+    let own = || SetupRequest {
+        commands: vec!["mkdir -p deps".to_owned(), "echo own > deps/when".to_owned()],
+        ..request()
+    };
+    let mut first = world.layered("a1", Some(&source)).await;
+    let todo = job(world.workspaces.setup(&mut first, own()).await.unwrap());
+    // Time and lock files are still those of outpost.toml; they ask for the network that is to be had.
+    assert_eq!((todo.network, todo.seconds), (SetupNetwork::Trusted, 60));
+    assert!(world.run_setup(&first, &todo));
+    world.workspaces.keep_setup(&mut first, todo, true).await.unwrap();
+    assert_eq!(world.agent(&first, "cat deps/when; ls deps"), "own\nwhen");
+
+    let mut second = world.layered("a2", Some(&source)).await;
+    assert!(matches!(world.workspaces.setup(&mut second, own()).await, Ok(Setup::Ready)));
+    let closed = SetupRequest { network_max: SetupNetwork::None, ..own() };
+    let mut third = world.layered("a3", Some(&source)).await;
+    assert_eq!(
+        job(world.workspaces.setup(&mut third, closed).await.unwrap()).network,
+        SetupNetwork::None
+    );
+    // The repository's own is another one, and so is this one after a change of the lock file.
+    job(setup(&world, &mut world.layered("a4", Some(&source)).await).await);
+    write(&source, "deps.lock", "2\n");
+    std::fs::remove_file(source.join("outpost.toml")).unwrap();
+    commit(&source, "lock");
+    let mut fifth = world.layered("a5", Some(&source)).await;
+    assert_eq!(job(world.workspaces.setup(&mut fifth, own()).await.unwrap()).seconds, 300);
+}

@@ -217,6 +217,7 @@ fn request(
         user_id: args.user.clone(),
         tags: args.tags.clone(),
         checks: args.checks.clone(),
+        setup: args.setup.clone(),
         network: args.network.map(Into::into),
         tier: args.tier.map(Into::into),
         budget_usd: args.budget,

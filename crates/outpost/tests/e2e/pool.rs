@@ -129,6 +129,14 @@ async fn a_repository_is_set_up_once_for_its_lock_file() {
 
     write("outpost.toml", "[setup]\ncommands = [\"echo no such thing >&2; exit 3\"]\n");
     commit();
+    // A dispatch's own take their place, and are as lasting.
+    for round in 0..2 {
+        let mut own = request("script", "x", &repo);
+        own.setup = vec!["mkdir .made; date +%s%N > .made/when".into()];
+        let view = server.run(own).await;
+        assert_status(&server, &view, DispatchStatus::Completed).await;
+        assert_eq!(view.timings.setup_millis.is_some(), round == 0, "round {round}");
+    }
     let view = server.run(request("script", "x", &repo)).await;
     assert_status(&server, &view, DispatchStatus::Failed).await;
     let failure = view.failure.unwrap();
