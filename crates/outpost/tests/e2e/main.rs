@@ -13,6 +13,7 @@ mod hostile;
 mod input;
 mod lifecycle;
 mod mcp;
+mod mcp_assistants;
 mod money;
 mod pool;
 mod promote;
