@@ -3,6 +3,7 @@
 
 mod budget;
 mod decisions;
+mod figures;
 mod lifecycle;
 mod placement;
 mod pool;
