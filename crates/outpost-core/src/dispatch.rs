@@ -222,6 +222,15 @@ impl Dispatch {
         self.facts.network.clone().unwrap_or_else(asked)
     }
 
+    /// How long its agent ran, milliseconds: from the start of its process until it had ended. Of an attempt that
+    /// was lost while it ran, until that was found. Waiting at the gateway is in it; waiting for a slot,
+    /// preparing, collecting and checks are not.
+    #[must_use]
+    pub fn agent_millis(&self) -> u64 {
+        let until_end = || Some(self.completed_at?.millis_since(self.started_at?));
+        self.facts.timings.agent_millis.or_else(until_end).unwrap_or(0)
+    }
+
     /// When it is over at the latest, but for collecting results.
     #[must_use]
     pub const fn deadline_at(&self) -> Timestamp {

@@ -73,12 +73,14 @@ fn cost(record: &Dispatch, at: Timestamp) -> Option<CostRecorded> {
         status: record.status(),
         started_at: record.started_at?,
         completed_at: at,
-        agent_millis: record.facts.timings.agent_millis.unwrap_or(0),
+        agent_millis: record.agent_millis(),
+        agent_minutes: outpost_types::minutes(record.agent_millis()),
         input_tokens: spend.tokens.input,
         cached_input_tokens: spend.tokens.cached,
         cache_write_tokens: spend.tokens.cache_write,
         output_tokens: spend.tokens.output,
         thinking_tokens: spend.tokens.thinking,
+        searches: spend.searches,
         cost_usd: priced.then(|| spend.cost.to_usd()),
         calls: spend.calls,
         unpriced_calls: spend.calls_unpriced,
@@ -193,6 +195,25 @@ mod tests {
         assert_eq!(cost_of(&record), None);
         record.facts.spend = Some(spend(2, 1));
         assert_eq!(cost_of(&record), Some(0.005));
+    }
+
+    #[test]
+    fn cost_is_told_in_minutes_of_the_agent_and_with_searches() {
+        let mut record = record();
+        record.started_at = Some(Timestamp::from_millis(30_000));
+        record.completed_at = Some(Timestamp::from_millis(150_000));
+        record.state = State::Completed;
+        record.facts.spend = Some(crate::Spend { searches: 7, ..crate::Spend::default() });
+        let told = |record: &Dispatch| match &notices_of_end(record)[1].event.data {
+            WebhookData::CostRecorded(cost) => {
+                (cost.agent_millis, cost.agent_minutes, cost.searches)
+            }
+            other => panic!("{other:?}"),
+        };
+        // Nobody saw it end.
+        assert_eq!(told(&record), (120_000, 2.0, 7));
+        record.facts.timings.agent_millis = Some(90_000);
+        assert_eq!(told(&record), (90_000, 1.5, 7));
     }
 
     #[test]

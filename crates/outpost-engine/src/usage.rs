@@ -107,11 +107,13 @@ fn shown(total: UsageTotal) -> UsageSum {
     UsageSum {
         dispatches: total.dispatches,
         agent_millis: total.agent_millis,
+        agent_minutes: outpost_types::minutes(total.agent_millis),
         input_tokens: tokens.input,
         cached_input_tokens: tokens.cached,
         cache_write_tokens: tokens.cache_write,
         output_tokens: tokens.output,
         thinking_tokens: tokens.thinking,
+        searches: total.searches,
         cost_usd: (calls > calls_unpriced).then(|| Nanodollars::to_usd(cost)),
         calls,
         unpriced_calls: calls_unpriced,
@@ -142,7 +144,9 @@ mod tests {
         let tokens = Tokens { input: 10, output: 2, ..Tokens::default() };
         let total = UsageTotal {
             dispatches: 1,
+            agent_millis: 45_000,
             tokens,
+            searches: 3,
             cost: Nanodollars(cost),
             calls: 1,
             ..UsageTotal::default()
@@ -185,6 +189,7 @@ mod tests {
         assert_eq!(days, [3, 2], "the newest first");
         assert_eq!((by_day.rows[0].sum.dispatches, by_day.rows[0].sum.input_tokens), (2, 20));
         assert_eq!(by_day.rows[0].sum.cost_usd, Some(12e-9));
+        assert_eq!((by_day.rows[0].sum.agent_minutes, by_day.rows[0].sum.searches), (1.5, 6));
         assert!(by_day.rows[0].tenant.is_none() && by_day.rows[0].agent.is_none());
         let all = report("tenant, agent,day,model");
         assert_eq!(all.rows.len(), 3);

@@ -35,6 +35,8 @@ pub struct UsageTotal {
     pub agent_millis: u64,
     /// Tokens.
     pub tokens: Tokens,
+    /// Searches that providers made of their own.
+    pub searches: u64,
     /// Cost of the calls with a known price.
     pub cost: Nanodollars,
     /// What is assumed for the others.
@@ -63,6 +65,7 @@ impl UsageTotal {
                 output: add(a.output, b.output),
                 thinking: add(a.thinking, b.thinking),
             },
+            searches: add(self.searches, other.searches),
             cost: Nanodollars(add(self.cost.0, other.cost.0)),
             assumed: Nanodollars(add(self.assumed.0, other.assumed.0)),
             calls: add(self.calls, other.calls),
@@ -76,12 +79,12 @@ impl UsageTotal {
 pub(crate) fn used_by(dispatch: &Dispatch) -> Option<UsageRow> {
     let ended = dispatch.completed_at?;
     dispatch.started_at?;
-    let facts = &dispatch.facts;
-    let spend = facts.spend.clone().unwrap_or_default();
+    let spend = dispatch.facts.spend.clone().unwrap_or_default();
     let total = UsageTotal {
         dispatches: 1,
-        agent_millis: facts.timings.agent_millis.unwrap_or(0),
+        agent_millis: dispatch.agent_millis(),
         tokens: spend.tokens,
+        searches: spend.searches,
         cost: spend.cost,
         assumed: spend.assumed,
         calls: spend.calls,

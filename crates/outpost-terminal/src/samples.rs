@@ -266,6 +266,7 @@ pub(crate) fn usage_report() -> UsageReport {
     let sum = UsageSum {
         dispatches: 3,
         agent_millis: 754_000,
+        searches: 3,
         input_tokens: 120_000,
         cached_input_tokens: 900_000,
         cache_write_tokens: 4_000,

@@ -1,8 +1,8 @@
 //! Sums of what was used, one a line.
 
-use outpost_types::{UsageGroup, UsageLine, UsageReport, UsageSum};
+use outpost_types::{UsageGroup, UsageLine, UsageReport, UsageSum, minutes};
 
-use crate::format::{dollars, millis};
+use crate::format::dollars;
 use crate::table::{Column, table};
 use crate::{Surface, sanitize};
 
@@ -14,7 +14,7 @@ pub fn usage(surface: Surface, report: &UsageReport) -> String {
     let groups: Vec<_> = order.into_iter().filter(|it| report.group_by.contains(it)).collect();
     let mut columns: Vec<Column> = groups.iter().map(|group| column(*group)).collect();
     columns.extend(
-        ["RUNS", "TIME", "CALLS", "INPUT", "CACHED", "OUTPUT", "COST"]
+        ["RUNS", "MINUTES", "CALLS", "INPUT", "CACHED", "OUTPUT", "SEARCHES", "COST"]
             .map(|title| Column::new(title).right()),
     );
     let mut rows: Vec<Vec<String>> = report
@@ -50,17 +50,18 @@ fn cell(line: &UsageLine, group: UsageGroup) -> String {
     text.as_deref().map(sanitize::line).unwrap_or_default()
 }
 
-fn figures(sum: &UsageSum) -> [String; 7] {
+fn figures(sum: &UsageSum) -> [String; 8] {
     let cost = sum.cost_usd.map(dollars).unwrap_or_default();
     // What has no price is not in the cost, and must not look as if it were.
     let cost = if sum.unpriced_calls > 0 { format!("{cost}+?") } else { cost };
     [
         sum.dispatches.to_string(),
-        millis(sum.agent_millis),
+        format!("{:.2}", minutes(sum.agent_millis)),
         sum.calls.to_string(),
         sum.input_tokens.saturating_add(sum.cache_write_tokens).to_string(),
         sum.cached_input_tokens.to_string(),
         sum.output_tokens.to_string(),
+        sum.searches.to_string(),
         cost,
     ]
 }

@@ -63,7 +63,7 @@ pub use tenant::{
 };
 pub use time::Timestamp;
 pub use usage::{
-    Day, NotADay, UsageGroup, UsageLine, UsageQuery, UsageReport, UsageSum, fits_a_report,
+    Day, NotADay, UsageGroup, UsageLine, UsageQuery, UsageReport, UsageSum, fits_a_report, minutes,
 };
 pub use webhook::{
     BudgetReached, CostRecorded, CreateWebhook, CreatedWebhook, DeliveryState, DeliveryView,

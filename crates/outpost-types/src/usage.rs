@@ -197,8 +197,12 @@ pub struct UsageLine {
 pub struct UsageSum {
     /// Dispatches that ended, of those that were started.
     pub dispatches: u64,
-    /// Time their agents ran, milliseconds.
+    /// Time their agents ran, milliseconds: of each from the start of its process until it had ended, or until it was
+    /// found that it is lost. Waiting for a slot, preparing, collecting and checks are not in it.
     pub agent_millis: u64,
+    /// The same in minutes.
+    #[serde(default)]
+    pub agent_minutes: f64,
     /// Tokens read, without those from a cache or written to one.
     pub input_tokens: u64,
     /// Tokens read from a cache.
@@ -209,6 +213,9 @@ pub struct UsageSum {
     pub output_tokens: u64,
     /// Those of them that were thinking, where the provider says so.
     pub thinking_tokens: u64,
+    /// Searches that providers made of their own for them; where they have a price it is in the cost.
+    #[serde(default)]
+    pub searches: u64,
     /// Cost of the calls with a known price, US dollars; absent when there is none. Never zero for unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
@@ -220,6 +227,12 @@ pub struct UsageSum {
     pub estimated_calls: u64,
 }
 
+/// So many milliseconds in minutes.
+#[must_use]
+pub fn minutes(millis: u64) -> f64 {
+    std::time::Duration::from_millis(millis).as_secs_f64() / 60.0
+}
+
 /// Whether a report can span these days.
 #[must_use]
 pub const fn fits_a_report(from: Day, to: Day) -> bool {
@@ -229,6 +242,13 @@ pub const fn fits_a_report(from: Day, to: Day) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn minutes_are_not_rounded() {
+        for (millis, expected) in [(0, 0.0), (600, 0.01), (90_000, 1.5), (754_000, 754.0 / 60.0)] {
+            assert!((minutes(millis) - expected).abs() < 1e-12, "{millis}");
+        }
+    }
 
     #[test]
     fn days_are_read_and_written() {

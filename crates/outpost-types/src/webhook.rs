@@ -144,8 +144,12 @@ pub struct CostRecorded {
     /// When it ended.
     #[schema(value_type = String, format = DateTime)]
     pub completed_at: Timestamp,
-    /// How long its agent ran, milliseconds.
+    /// How long its agent ran, milliseconds: from the start of its process until it had ended, or until it was found
+    /// that it is lost. Waiting for a slot, preparing, collecting and checks are not in it.
     pub agent_millis: u64,
+    /// The same in minutes.
+    #[serde(default)]
+    pub agent_minutes: f64,
     /// Tokens read, without those from a cache or written to one.
     pub input_tokens: u64,
     /// Tokens read from a cache.
@@ -156,6 +160,9 @@ pub struct CostRecorded {
     pub output_tokens: u64,
     /// Those of them that were thinking, where the provider says so.
     pub thinking_tokens: u64,
+    /// Searches that the provider made of its own for it; where they have a price it is in the cost.
+    #[serde(default)]
+    pub searches: u64,
     /// Cost of the calls with a known price, US dollars; absent when there is none. Never zero for unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,

@@ -23,6 +23,7 @@ async fn run(store: &dyn Store, serial: u64, tenant: &str, spend: Spend) -> Disp
 fn spend(nanodollars: u64) -> Spend {
     Spend {
         tokens: Tokens { input: 10, cached: 20, cache_write: 30, output: 40, thinking: 5 },
+        searches: 6,
         cost: Nanodollars(nanodollars),
         assumed: Nanodollars(7),
         calls: 3,
@@ -61,6 +62,7 @@ pub(super) async fn what_ended_is_summed_up_once(store: &dyn Store) {
         dispatches: 2,
         agent_millis: 2 * run_millis,
         tokens: Tokens { input: 20, cached: 40, cache_write: 60, output: 80, thinking: 10 },
+        searches: 12,
         cost: Nanodollars(150),
         assumed: Nanodollars(14),
         calls: 6,

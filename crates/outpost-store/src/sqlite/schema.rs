@@ -11,7 +11,7 @@ use crate::StoreError;
 /// `PRAGMA application_id` of our files: "OTPT".
 const APPLICATION_ID: i32 = 0x4f54_5054;
 
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("schema/0001_first.sql"),
     include_str!("schema/0002_checksums.sql"),
     include_str!("schema/0003_secrets.sql"),
@@ -19,6 +19,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("schema/0006_retention_outbox.sql"),
     include_str!("schema/0007_promotions.sql"),
     include_str!("schema/0008_tenants.sql"),
+    include_str!("schema/0010_searches.sql"),
 ];
 
 /// Newest schema this version knows.

@@ -18,7 +18,7 @@ macro_rules! with_columns {
             $before,
             " tenant_id, day, agent, model_id, dispatches, agent_millis, input_tokens, cached_tokens,
               cache_write_tokens, output_tokens, thinking_tokens, cost, assumed, calls,
-              calls_unpriced, calls_estimated ",
+              calls_unpriced, calls_estimated, searches ",
             $after
         )
     };
@@ -30,7 +30,7 @@ const ONE: &str = with_columns!(
 );
 const PUT: &str = with_columns!(
     "INSERT OR REPLACE INTO usage (",
-    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
 );
 const OF_TENANT: &str = with_columns!(
     "SELECT",
@@ -65,6 +65,7 @@ pub(crate) fn add(db: &Connection, row: &UsageRow) -> Result<(), Refusal> {
         count(total.calls),
         count(total.calls_unpriced),
         count(total.calls_estimated),
+        count(total.searches),
     ])?;
     Ok(())
 }
@@ -103,6 +104,7 @@ fn read(row: &Row<'_>) -> Result<UsageRow, StoreError> {
                 output: number(9)?,
                 thinking: number(10)?,
             },
+            searches: number(16)?,
             cost: Nanodollars(number(11)?),
             assumed: Nanodollars(number(12)?),
             calls: number(13)?,
