@@ -136,7 +136,7 @@ impl EngineApi {
         });
         let audit = self.entry("key.created", &record.tenant, id, detail);
         self.engine().inner.store.insert_key(record.clone(), audit).await.map_err(store_error)?;
-        access.know_key(record.clone());
+        access.know_key(record.clone(), now);
         Ok(CreatedKey { api_key: self.key_view(&record), key: key.expose().to_owned() })
     }
 
@@ -166,8 +166,8 @@ impl EngineApi {
             StoreError::NotFound => ApiError::not_found(),
             error => store_error(error),
         })?;
-        access.know_key(next.clone());
-        access.end_key(id, until);
+        access.know_key(next.clone(), now);
+        access.end_key(id, until, now);
         Ok(CreatedKey { api_key: self.key_view(&next), key: key.expose().to_owned() })
     }
 
@@ -184,7 +184,7 @@ impl EngineApi {
             }
             store_error(error)
         })?;
-        access.end_key(id, None);
+        access.end_key(id, None, self.engine().now());
         record.status = ApiKeyStatus::Revoked;
         Ok(self.key_view(&record))
     }

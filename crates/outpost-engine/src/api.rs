@@ -25,7 +25,7 @@ use crate::engine::{ApplyError, Engine};
 use crate::journal::{Journal, OUTPUT_FILE, tail_text};
 use crate::secrets::{Secrets, is_operator};
 use crate::streams::Growth;
-use crate::{artifacts, audit, context, query, streams, usage};
+use crate::{artifacts, audit, context, pass, query, streams, usage};
 
 /// How often a change of a network is tried when other clients come before it.
 const NETWORK_TRIES_MAX: u32 = 8;
@@ -109,7 +109,8 @@ impl Api for EngineApi {
 
     async fn events(&self, id: DispatchId, after: u64) -> Result<EventStream, ApiError> {
         let growth = self.growth_of(id).await?;
-        streams::events(&self.engine.kept_dir(id), after, growth)
+        let events = streams::events(&self.engine.kept_dir(id), after, growth)?;
+        Ok(pass::while_admitted(&self.engine, &self.caller, events))
     }
 
     async fn logs(&self, id: DispatchId, query: LogQuery) -> Result<LogStream, ApiError> {
@@ -120,7 +121,8 @@ impl Api for EngineApi {
             return Err(ApiError::field("after", message));
         }
         let path = self.engine.kept_dir(id).join(OUTPUT_FILE);
-        streams::growing(&path, query.after, query.follow, growth)
+        let bytes = streams::growing(&path, query.after, query.follow, growth)?;
+        Ok(pass::while_admitted(&self.engine, &self.caller, bytes))
     }
 
     async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError> {

@@ -74,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) waiting: Waiting,
     /// Held while the last event of an ended dispatch is appended.
     pub(crate) mending: Mutex<()>,
-    pub(crate) access: Access,
+    pub(crate) access: Arc<Access>,
     pub(crate) promotions: crate::promote::Promotions,
     /// How far retention is; held for one look.
     pub(crate) reached: tokio::sync::Mutex<Reached>,
@@ -107,7 +107,7 @@ impl Engine {
         std::fs::create_dir_all(config.data_dir.join("dispatches"))?;
         let mut cursor_secret = [0; 32];
         world.fill(&mut cursor_secret);
-        let access = Access::new(config.limits.clone(), cursor_secret);
+        let access = Arc::new(Access::new(config.limits.clone(), cursor_secret));
         let engine = Self {
             inner: Arc::new(Inner {
                 config,

@@ -18,12 +18,16 @@ use outpost_store::{
 use outpost_types::{
     Admission, ApiKeyStatus, Caller, KeyId, Scope, TenantId, TenantQuotas, TenantStatus, Timestamp,
 };
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::engine::{Engine, OpenError};
 
 /// Time between two writes of how often keys were used, milliseconds.
 const TOUCH_MILLIS: u64 = 10_000;
+/// How long a key that ended stays in memory, so that its holder hears why it does not work, milliseconds. After
+/// that it is one that is not known.
+const ENDED_MILLIS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// All keys and tenants.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(crate) struct Access {
     known: RwLock<Known>,
     /// The operator's numbers with those of each tenant.
     limits: RwLock<Arc<Limits>>,
+    /// Says that a key or a tenant is another than before.
+    changed: watch::Sender<()>,
     /// Held while a key or a tenant is changed, so that bounds hold and nobody overtakes.
     pub(crate) writing: tokio::sync::Mutex<()>,
     /// Seals cursors of this server's life.
@@ -50,6 +56,8 @@ struct KnownKey {
     caller: Arc<Caller>,
     status: ApiKeyStatus,
     expires_at: Option<Timestamp>,
+    /// When it was taken back, or this server learnt that it was.
+    revoked_at: Option<Timestamp>,
     /// Uses that are not written down.
     uses: AtomicU64,
     /// The last of them, milliseconds since the Unix epoch.
@@ -69,9 +77,40 @@ pub enum KeyRefusal {
     Suspended,
 }
 
+/// How a key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It works, until then.
+    Works { until: Option<Timestamp> },
+    /// It does not.
+    Refused(KeyRefusal),
+}
+
 impl KnownKey {
+    /// When it stopped to work, of its own.
+    fn ended_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.revoked_at.or_else(|| self.expires_at.filter(|end| *end <= now))
+    }
+
     fn works_at(&self, now: Timestamp) -> bool {
         self.status == ApiKeyStatus::Active && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+impl Known {
+    fn standing(&self, key: &KnownKey, now: Timestamp) -> Standing {
+        match key.status {
+            ApiKeyStatus::Revoked => return Standing::Refused(KeyRefusal::Revoked),
+            ApiKeyStatus::Active if key.works_at(now) => {}
+            ApiKeyStatus::Active | ApiKeyStatus::Expired => {
+                return Standing::Refused(KeyRefusal::Expired);
+            }
+        }
+        let tenant = self.tenants.get(&key.caller.tenant);
+        if tenant.is_some_and(|tenant| tenant.status == TenantStatus::Suspended) {
+            return Standing::Refused(KeyRefusal::Suspended);
+        }
+        Standing::Works { until: key.expires_at }
     }
 }
 
@@ -80,6 +119,7 @@ impl Access {
         Self {
             known: RwLock::default(),
             limits: RwLock::new(Arc::new(limits)),
+            changed: watch::Sender::new(()),
             writing: tokio::sync::Mutex::default(),
             cursor_secret,
         }
@@ -90,7 +130,40 @@ impl Access {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
-        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner))
+        let done = change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_replace(());
+        done
+    }
+
+    /// Says that a key or a tenant may be another than before.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// How a key stands; `None` when there is no such key in memory.
+    pub(crate) fn standing(&self, id: KeyId, now: Timestamp) -> Option<Standing> {
+        let known = self.known();
+        let key = known.hashes.get(&id).and_then(|hash| known.keys.get(hash))?;
+        Some(known.standing(key, now))
+    }
+
+    /// Lets go of keys that ended long ago and have no use to be written down; says how many.
+    pub(crate) fn let_go_of_ended(&self, now: Timestamp) -> usize {
+        let long_ago = |key: &KnownKey| {
+            let ended = key.ended_at(now);
+            ended.is_some_and(|ended| now.millis_since(ended) >= ENDED_MILLIS_MAX)
+                && key.uses.load(Ordering::Relaxed) == 0
+        };
+        if !self.known().keys.values().any(long_ago) {
+            return 0;
+        }
+        self.change(|known| {
+            let before = known.keys.len();
+            known.keys.retain(|_, key| !long_ago(key));
+            let Known { keys, hashes, .. } = known;
+            hashes.retain(|_, hash| keys.contains_key(hash));
+            before - known.keys.len()
+        })
     }
 
     /// Who may have a slot: the operator's numbers with those of each tenant.
@@ -110,15 +183,10 @@ impl Access {
         let hash = ApiKey::parse(key).map_err(|_| KeyRefusal::Unknown)?.hash();
         let known = self.known();
         let key = known.keys.get(&hash).ok_or(KeyRefusal::Unknown)?;
-        match key.status {
-            ApiKeyStatus::Revoked => return Err(KeyRefusal::Revoked),
-            ApiKeyStatus::Active if key.works_at(now) => {}
-            ApiKeyStatus::Active | ApiKeyStatus::Expired => return Err(KeyRefusal::Expired),
+        if let Standing::Refused(reason) = known.standing(key, now) {
+            return Err(reason);
         }
         let tenant = known.tenants.get(&key.caller.tenant);
-        if tenant.is_some_and(|tenant| tenant.status == TenantStatus::Suspended) {
-            return Err(KeyRefusal::Suspended);
-        }
         if counted {
             key.uses.fetch_add(1, Ordering::Relaxed);
             key.used_at.fetch_max(now.as_millis(), Ordering::Relaxed);
@@ -128,11 +196,13 @@ impl Access {
     }
 
     /// Takes a key in that is on disk, and its tenant if nothing is known of it.
-    pub(crate) fn know_key(&self, record: ApiKeyRecord) {
+    pub(crate) fn know_key(&self, record: ApiKeyRecord, now: Timestamp) {
         let ApiKeyRecord { id, tenant, hash, scopes, status, expires_at, created_at, .. } = record;
         let caller = Caller { tenant: tenant.clone(), key: id, scopes };
         let (uses, used_at) = (AtomicU64::new(0), AtomicU64::new(0));
-        let key = KnownKey { caller: Arc::new(caller), status, expires_at, uses, used_at };
+        let revoked_at = (status == ApiKeyStatus::Revoked).then_some(now);
+        let caller = Arc::new(caller);
+        let key = KnownKey { caller, status, expires_at, revoked_at, uses, used_at };
         self.change(|known| {
             known.hashes.insert(id, hash);
             known.keys.insert(hash, key);
@@ -152,12 +222,15 @@ impl Access {
     }
 
     /// Takes note of how a key ended, or will.
-    pub(crate) fn end_key(&self, id: KeyId, until: Option<Timestamp>) {
+    pub(crate) fn end_key(&self, id: KeyId, until: Option<Timestamp>, now: Timestamp) {
         self.change(|known| {
             let key = known.hashes.get(&id).and_then(|hash| known.keys.get_mut(hash));
             let Some(key) = key else { return };
             match until {
-                None => key.status = ApiKeyStatus::Revoked,
+                None => {
+                    key.status = ApiKeyStatus::Revoked;
+                    key.revoked_at.get_or_insert(now);
+                }
                 Some(until) => {
                     key.expires_at = Some(key.expires_at.map_or(until, |end| end.min(until)));
                 }
@@ -279,7 +352,7 @@ impl Engine {
         let id = KeyId::from_parts(now.as_millis(), self.random_u128());
         let record = ApiKeyRecord::new(id, tenant, key, scopes.into_iter().collect(), now, None);
         self.inner.store.insert_key(record.clone(), crate::audit::of_new_key(&record)).await?;
-        self.inner.access.know_key(record);
+        self.inner.access.know_key(record, now);
         Ok(())
     }
 
@@ -290,7 +363,7 @@ impl Engine {
             let page = self.inner.store.keys(None, before, KEYS_ROWS_MAX).await?;
             let Some(last) = page.last() else { break };
             before = Some(last.id);
-            page.into_iter().for_each(|record| self.inner.access.know_key(record));
+            page.into_iter().for_each(|record| self.inner.access.know_key(record, self.now()));
         }
         let mut after = None;
         loop {
@@ -317,10 +390,56 @@ impl Engine {
     }
 }
 
-/// Writes uses down again and again; ends when its task is aborted.
+/// Writes uses down, and lets go of keys that ended, again and again; ends when its task is aborted.
 pub(crate) async fn run(engine: Engine) {
     loop {
         tokio::time::sleep(Duration::from_millis(TOUCH_MILLIS)).await;
         engine.write_key_uses().await;
+        engine.inner.access.let_go_of_ended(engine.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn access() -> Access {
+        let limits = Limits {
+            host_attempts_max: 1,
+            tenant_attempts_max: None,
+            tenant_attempts_max_of: BTreeMap::new(),
+            agent_attempts_max_default: 1,
+            agent_attempts_max: BTreeMap::new(),
+        };
+        Access::new(limits, [0; 32])
+    }
+
+    #[test]
+    fn keys_that_ended_leave_memory_once_their_uses_are_written_down() {
+        let (access, start) = (access(), Timestamp::from_millis(1_000));
+        let end = start.plus_millis(5_000);
+        let keys = [1, 2, 3].map(|byte| ApiKey::generate([byte; 32]));
+        for (number, (key, until)) in keys.iter().zip([None, Some(end), None]).enumerate() {
+            let id = KeyId::from_parts(1, number as u128);
+            let scopes = [Scope::List].into();
+            let record = ApiKeyRecord::new(id, TenantId::local(), key, scopes, start, until);
+            access.know_key(record, start);
+        }
+        let refused = |key: &ApiKey, at| access.look_up(key.expose(), at, true).err();
+        assert_eq!(refused(&keys[1], start), None);
+        access.end_key(KeyId::from_parts(1, 2), None, end);
+        let late = end.plus_millis(ENDED_MILLIS_MAX - 1);
+        assert_eq!(access.let_go_of_ended(late), 0);
+        assert_eq!(refused(&keys[1], late), Some(KeyRefusal::Expired));
+        assert_eq!(refused(&keys[2], late), Some(KeyRefusal::Revoked));
+        let later = late.plus_millis(1);
+        assert_eq!(access.let_go_of_ended(later), 1, "one has a use that is not written down");
+        assert_eq!(access.take_touches().len(), 1);
+        assert_eq!(access.let_go_of_ended(later), 1);
+        assert_eq!(refused(&keys[1], later), Some(KeyRefusal::Unknown));
+        assert_eq!(refused(&keys[0], later), None);
+        assert_eq!(access.owner(KeyId::from_parts(1, 1)), None);
     }
 }

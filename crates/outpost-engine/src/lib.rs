@@ -18,6 +18,7 @@ mod engine;
 mod journal;
 mod keys;
 mod live;
+mod pass;
 mod placer;
 mod promote;
 mod query;

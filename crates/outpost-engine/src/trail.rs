@@ -11,7 +11,7 @@ use outpost_store::{AUDIT_ROWS_MAX, AuditFilter, AuditRange, AuditRow, StoreErro
 use outpost_types::limits::AUDIT_VERIFY_ROWS_MAX;
 use outpost_types::{
     ApiError, AuditActor, AuditApi, AuditCheck, AuditQuery, AuditView, ByteStream, ExportAudit,
-    Page, TenantId, VerifyAudit,
+    KeyId, Page, TenantId, VerifyAudit,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -50,9 +50,13 @@ impl AuditApi for EngineApi {
             limit: page_limit(query.limit)?,
         };
         let page = self.engine().inner.store.audit_page(filter).await.map_err(store_error)?;
-        let items = page.rows.into_iter().map(|row| self.audit_view(row, operator));
+        let mut items = Vec::with_capacity(page.rows.len());
+        for row in page.rows {
+            let owner = self.owner_of(row.actor).await?;
+            items.push(self.audit_view(row, owner, operator));
+        }
         let next_cursor = page.next.map(|seq| self.seal_cursor(seq));
-        Ok(Page { items: items.collect(), next_cursor })
+        Ok(Page { items, next_cursor })
     }
 
     async fn verify_audit(&self, query: VerifyAudit) -> Result<AuditCheck, ApiError> {
@@ -112,8 +116,17 @@ impl AuditApi for EngineApi {
 }
 
 impl EngineApi {
-    fn audit_view(&self, row: AuditRow, operator: bool) -> AuditView {
-        let owner = row.actor.and_then(|key| self.engine().inner.access.owner(key));
+    /// Whose key this is: those that ended long ago are only on disk.
+    async fn owner_of(&self, actor: Option<KeyId>) -> Result<Option<TenantId>, ApiError> {
+        let Some(key) = actor else { return Ok(None) };
+        if let Some(owner) = self.engine().inner.access.owner(key) {
+            return Ok(Some(owner));
+        }
+        let found = self.engine().inner.store.key(key).await.map_err(store_error)?;
+        Ok(found.map(|key| key.tenant))
+    }
+
+    fn audit_view(&self, row: AuditRow, owner: Option<TenantId>, operator: bool) -> AuditView {
         let theirs = owner.as_ref() == Some(&row.tenant);
         let actor = match &owner {
             _ if row.actor.is_none() => AuditActor::System,

@@ -4,6 +4,7 @@
 
 mod faults;
 mod network;
+mod pass;
 mod promote;
 mod puppet;
 mod retention;

@@ -38,7 +38,8 @@ pub(crate) struct StreamedEvent {
 ///
 /// Server-sent events: `id` is the sequence number, `event` the type, `data` the envelope. Resumes
 /// after `Last-Event-ID` (or `after`), sends a comment every 15 seconds and ends with the terminal
-/// event. A fault is an event named `error` with a problem document. A reader that comes back after
+/// event. A fault is an event named `error` with a problem document; so is the end of the key that opened the
+/// stream, or of its tenant, which ends it at once. A reader that comes back after
 /// the terminal event gets 204, which tells a browser to stop.
 #[utoipa::path(
     get, path = "/dispatch/{id}/events", operation_id = "followDispatch", tag = "dispatches",
@@ -94,7 +95,8 @@ pub(crate) async fn events(
 /// Read the agent's output
 ///
 /// The bytes the agent printed, from offset `after`. The header `X-Outpost-Log-Offset` says where
-/// the body begins, so that the next offset is that plus the length of the body.
+/// the body begins, so that the next offset is that plus the length of the body. While it follows, the connection
+/// breaks when the key that opened it stops to work.
 #[utoipa::path(
     get, path = "/dispatch/{id}/logs", operation_id = "readLogs", tag = "dispatches",
     params(
