@@ -14,6 +14,7 @@ use crate::grant::Grant;
 use crate::patch::{self, FilePart};
 use crate::read;
 use crate::results::{ChangedFile, Diff, Fleet, Logs, Promotion, Run, Runs};
+use crate::tail;
 use crate::tools::Tool;
 use crate::wait;
 
@@ -154,6 +155,14 @@ fn advise_id(mut error: ApiError) -> ApiError {
     error
 }
 
+/// What the HTTP interface calls `after` is `fromByte` here.
+fn advise_from(mut error: ApiError) -> ApiError {
+    if error.field.as_deref() == Some("after") {
+        error.field = Some("fromByte".to_owned());
+    }
+    advise_id(error)
+}
+
 fn with_id_advice(fault: Fault) -> Fault {
     match fault {
         Fault::Api(error) => Fault::Api(advise_id(error)),
@@ -210,11 +219,13 @@ async fn get_logs(grant: &Grant, arguments: Option<JsonObject>) -> Result<Answer
     let from = bounded("fromByte", arguments.from_byte, 0, 0..=OUTPUT_LOG_BYTES_MAX)?;
     // Before the output, so that what a finished run printed is not taken for unfinished.
     let view = grant.api.get_dispatch(id, None, None).await.map_err(advise_id)?;
-    let query = LogQuery { after: from, follow: false };
-    let stream = grant.api.logs(id, query).await.map_err(advise_id)?;
     let piece = match arguments.from_byte {
-        Some(_) => read::head(stream, from, bytes_max).await?,
-        None => read::tail(stream, bytes_max).await?,
+        Some(_) => {
+            let query = LogQuery { after: from, follow: false };
+            let stream = grant.api.logs(id, query).await.map_err(advise_from)?;
+            read::head(stream, from, bytes_max).await?
+        }
+        None => tail::of_log(grant.api.as_ref(), id, bytes_max).await.map_err(advise_id)?,
     };
     let logs = Logs {
         dispatch_id: id.to_string(),

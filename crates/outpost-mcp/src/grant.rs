@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use outpost_types::{
-    Api, ApiError, Caller, CancelRequest, DispatchRequest, ErrorCode, PromoteRequest, Scope,
+    Api, ApiError, Caller, CancelRequest, DispatchRequest, ErrorCode, KeyId, PromoteRequest, Scope,
 };
 
 /// Checks of the bounds of requests, as the HTTP routes make them before the engine sees one.
@@ -53,6 +53,11 @@ impl Grant {
     pub fn with_repo(mut self, repo: Option<String>) -> Self {
         self.repo = repo;
         self
+    }
+
+    /// The caller's key, as far as it is known here.
+    pub(crate) fn key(&self) -> Option<KeyId> {
+        self.caller.as_ref().map(|caller| caller.key)
     }
 
     /// Whether the caller has the scope, as far as it is known here.

@@ -7,11 +7,13 @@
 //! Texts here are written for a model: when to use a tool, what comes back, what to do next. What comes
 //! back is sized for a context window; what is cut says how to get the rest. Bounded: messages, texts of
 //! answers, what is read to make them, waits, entries of lists. Deliberately absent: sessions over HTTP
-//! (each request stands for itself, so nothing is kept for a client and any instance may answer), and
+//! (each request stands for itself, so any instance may answer it; a client gets a name, with which it can take
+//! a call back while that is under way), and
 //! whatever changes keys, secrets or workspaces: that is for people.
 
 mod arguments;
 mod call;
+mod calls;
 mod fault;
 mod grant;
 mod http;
@@ -22,6 +24,7 @@ mod resources;
 mod results;
 mod schema;
 mod server;
+mod tail;
 mod tools;
 mod wait;
 

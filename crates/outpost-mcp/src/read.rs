@@ -52,11 +52,15 @@ pub(crate) async fn head(
     Ok(Piece { bytes, from, more })
 }
 
-/// The last `bytes_max` bytes of a stream, from the beginning of a line where there is one. The stream is
-/// read to its end, which has the bound of a log; no more than the piece is kept.
-pub(crate) async fn tail(mut stream: ByteStream, bytes_max: usize) -> Result<Piece, ApiError> {
+/// The last `bytes_max` bytes of a stream that begins at `from`, from the beginning of a line where there is one.
+/// The stream is read to its end, so it must begin near that; no more than the piece is kept.
+pub(crate) async fn tail(
+    mut stream: ByteStream,
+    from: u64,
+    bytes_max: usize,
+) -> Result<Piece, ApiError> {
     let mut kept: VecDeque<u8> = VecDeque::new();
-    let mut total = 0_u64;
+    let mut total = from;
     while let Some(chunk) = stream.next().await {
         let chunk = chunk?;
         total += chunk.len() as u64;
@@ -134,11 +138,11 @@ mod tests {
     #[tokio::test]
     async fn a_tail_begins_with_a_line_and_knows_where() {
         let chunks = ["first\nsec", "ond\nthi", "rd\n"];
-        let piece = tail(stream_of(&chunks), 12).await.unwrap();
+        let piece = tail(stream_of(&chunks), 0, 12).await.unwrap();
         assert_eq!((piece.text().as_str(), piece.from), ("third\n", 13));
-        let whole = tail(stream_of(&chunks), 100).await.unwrap();
+        let whole = tail(stream_of(&chunks), 0, 100).await.unwrap();
         assert_eq!((whole.text().as_str(), whole.from), ("first\nsecond\nthird\n", 0));
-        let without_lines = tail(stream_of(&["ééé", "éé"]), 3).await.unwrap();
+        let without_lines = tail(stream_of(&["ééé", "éé"]), 0, 3).await.unwrap();
         assert_eq!((without_lines.text().as_str(), without_lines.from), ("é", 8));
     }
 

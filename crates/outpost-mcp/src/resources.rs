@@ -3,13 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outpost_terminal::sanitize;
-use outpost_types::{ApiError, DispatchId, DispatchView, ErrorCode, ListQuery, LogQuery, Scope};
+use outpost_types::{ApiError, DispatchId, DispatchView, ErrorCode, ListQuery, Scope};
 use percent_encoding::percent_decode_str;
 use rmcp::model::{Resource, ResourceContents, ResourceTemplate};
 
 use crate::fault::Fault;
 use crate::grant::Grant;
-use crate::read;
+use crate::{read, tail};
 
 /// Largest resource, bytes; of logs the end, of diffs the beginning.
 const RESOURCE_BYTES_MAX: usize = 256 * 1024;
@@ -113,8 +113,7 @@ fn unknown(uri: &str) -> ApiError {
 }
 
 async fn log(grant: &Grant, id: DispatchId, uri: &str) -> Result<ResourceContents, ApiError> {
-    let stream = grant.api.logs(id, LogQuery::default()).await?;
-    let piece = read::tail(stream, RESOURCE_BYTES_MAX).await?;
+    let piece = tail::of_log(grant.api.as_ref(), id, RESOURCE_BYTES_MAX).await?;
     let before = match piece.from {
         0 => String::new(),
         from => format!("({from} bytes before this; the tool get_logs reads them)\n"),

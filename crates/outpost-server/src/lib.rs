@@ -38,7 +38,7 @@ pub use backend::{AuthError, Backend};
 pub use config::ServerConfig;
 pub use limiter::RateState;
 pub use openapi::openapi_json;
-pub use routes::router;
+pub use routes::{router, router_with_mcp};
 pub use serve::{
     CONNECTIONS_COUNT_MAX, HEADER_READ_SECONDS_MAX, STOP_SECONDS_MAX, ServeEnd, serve,
 };

@@ -1,11 +1,12 @@
 //! Operations that are made up: one dispatch whose state a test changes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use outpost_types::{
     Api, ApiError, ArtifactView, ByteStream, CancelRequest, ContextView, Created, DispatchId,
     DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventStream, FleetView, ListQuery,
@@ -34,6 +35,8 @@ pub(crate) struct Fake {
     pub(crate) view: watch::Sender<DispatchView>,
     pub(crate) log: Vec<u8>,
     pub(crate) diff: Vec<u8>,
+    /// Bytes of the log that were read.
+    pub(crate) log_read: Arc<AtomicUsize>,
     calls: Mutex<Vec<Call>>,
 }
 
@@ -57,6 +60,7 @@ impl Fake {
             view: watch::channel(view(DispatchStatus::Running)).0,
             log: log.to_vec(),
             diff: diff.to_vec(),
+            log_read: Arc::default(),
             calls: Mutex::default(),
         })
     }
@@ -237,8 +241,15 @@ impl Api for Fake {
 
     async fn logs(&self, id: DispatchId, query: LogQuery) -> Result<LogStream, ApiError> {
         self.find(id)?;
-        let after = usize::try_from(query.after).unwrap().min(self.log.len());
-        Ok(pieces(&self.log[after..]))
+        let after = usize::try_from(query.after).unwrap();
+        let Some(log) = self.log.get(after..) else {
+            return Err(ApiError::field("after", "It is beyond the end of the log."));
+        };
+        let read = Arc::clone(&self.log_read);
+        let count = move |piece: &Result<Bytes, ApiError>| {
+            read.fetch_add(piece.as_ref().map_or(0, Bytes::len), Ordering::Relaxed);
+        };
+        Ok(Box::pin(pieces(log).inspect(count)))
     }
 
     async fn diff(&self, id: DispatchId) -> Result<ByteStream, ApiError> {

@@ -7,12 +7,17 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use outpost_mcp::{Checks, Grant, McpHttp};
-use outpost_types::{ApiError, Caller, KeyId, Scope, TenantId};
+use outpost_types::{ApiError, Caller, DispatchStatus, KeyId, Scope, TenantId};
 use serde_json::{Value, json};
 
+use crate::client::DEADLINE;
 use crate::fake::{Fake, id};
 
 fn grant(scopes: &[Scope]) -> Grant {
+    grant_over(Fake::new(), scopes)
+}
+
+fn grant_over(api: Arc<Fake>, scopes: &[Scope]) -> Grant {
     let caller = Caller {
         tenant: "local".parse::<TenantId>().unwrap(),
         key: KeyId::from_parts(1, 1),
@@ -26,18 +31,24 @@ fn grant(scopes: &[Scope]) -> Grant {
         cancel: |_| Ok(()),
         promote: |_| Ok(()),
     };
-    Grant::of_caller(Fake::new(), Arc::new(caller), checks)
+    Grant::of_caller(api, Arc::new(caller), checks)
 }
 
-async fn post(grant: Grant, message: Value) -> (StatusCode, Value) {
-    let request = Request::builder()
+fn request(message: &Value, session: Option<&str>) -> Request<Full<Bytes>> {
+    let mut request = Request::builder()
         .method(Method::POST)
         .uri("/mcp")
         .header("host", "localhost")
         .header("content-type", "application/json")
-        .header("mcp-protocol-version", "2025-06-18")
-        .body(Full::new(Bytes::from(message.to_string())))
-        .unwrap();
+        .header("mcp-protocol-version", "2025-06-18");
+    if let Some(session) = session {
+        request = request.header("mcp-session-id", session);
+    }
+    request.body(Full::new(Bytes::from(message.to_string()))).unwrap()
+}
+
+async fn post(grant: Grant, message: Value) -> (StatusCode, Value) {
+    let request = request(&message, None);
     let response = McpHttp::new(Duration::from_secs(15)).answer(request, grant).await;
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -68,6 +79,47 @@ async fn a_request_needs_no_session() {
     let run =
         call(grant(&[Scope::Status]), "get_run", json!({"dispatchId": id().to_string()})).await;
     assert_eq!(run["structuredContent"]["status"], "RUNNING", "{run}");
+}
+
+#[tokio::test]
+async fn a_wait_that_its_client_takes_back_ends_and_no_other() {
+    let (fake, server) = (Fake::new(), McpHttp::new(Duration::from_secs(15)));
+    let ask = async |message: Value, session: Option<&str>| {
+        let grant = grant_over(fake.clone(), &[Scope::Status]);
+        let response = server.answer(request(&message, session), grant).await;
+        assert!(response.status().is_success(), "{message}: {response:?}");
+        response
+    };
+    let params = json!({
+        "protocolVersion": "2025-06-18", "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    });
+    let begin = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+    let begun = ask(begin, None).await;
+    let session = begun.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    let arguments = json!({"dispatchId": id().to_string(), "waitSeconds": 600});
+    let meta = json!({"progressToken": 1});
+    let params = json!({"name": "wait_run", "arguments": arguments, "_meta": meta});
+    let wait = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    let mut waiting = ask(wait.clone(), Some(&session)).await.into_body();
+    let mut other = ask(wait, Some("another")).await.into_body();
+    for body in [&mut waiting, &mut other] {
+        tokio::time::timeout(DEADLINE, body.frame()).await.unwrap().unwrap().unwrap();
+    }
+    let params = json!({"requestId": 7, "reason": "not interested"});
+    let back = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
+    let taken = ask(back, Some(&session)).await;
+    assert_eq!(taken.status(), StatusCode::ACCEPTED);
+    let rest = tokio::time::timeout(DEADLINE, waiting.collect()).await.unwrap().unwrap();
+    let rest = String::from_utf8(rest.to_bytes().to_vec()).unwrap();
+    assert!(!rest.contains("\"id\":7"), "a call that was taken back has no answer: {rest}");
+    // The other client's wait, under the same id, is answered.
+    fake.reach(DispatchStatus::Failed, |_| {});
+    let rest = tokio::time::timeout(DEADLINE, other.collect()).await.unwrap().unwrap();
+    let rest = String::from_utf8(rest.to_bytes().to_vec()).unwrap();
+    assert!(rest.contains("FAILED") && rest.contains("\"id\":7"), "{rest}");
+    tokio::time::timeout(DEADLINE, fake.view.closed()).await.unwrap();
+    assert_eq!(fake.calls(), []);
 }
 
 #[tokio::test]

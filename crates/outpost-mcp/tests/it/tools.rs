@@ -1,5 +1,7 @@
 //! What tools do and answer when all is well.
 
+use std::sync::atomic::Ordering;
+
 use outpost_types::DispatchStatus;
 use serde_json::{Value, json};
 
@@ -103,6 +105,28 @@ async fn an_output_is_read_from_its_end_or_part_by_part() {
         }
     }
     assert_eq!(read, log);
+}
+
+#[tokio::test]
+async fn the_end_of_a_long_log_is_found_without_reading_what_is_before() {
+    let lines = |count: usize| (0..count).map(|line| format!("line {line}\n")).collect::<String>();
+    for count in [1, 2_000, 2_001, 99_999, 400_000] {
+        let log = lines(count);
+        let fake = Fake::holding(log.as_bytes(), b"");
+        let client = Client::of(fake.clone()).await;
+        let arguments = json!({"dispatchId": id().to_string(), "maxBytes": 4_096});
+        let end = client.ask("get_logs", arguments).await;
+        let text = end["text"].as_str().unwrap();
+        assert!(log.ends_with(text) && text.len() > 4_000.min(log.len() - 1), "{count}: {text}");
+        assert_eq!(end["fromByte"], log.len() - text.len(), "{count}");
+        assert_eq!(end["nextByte"], log.len(), "{count}");
+        let read = fake.log_read.load(Ordering::Relaxed);
+        assert!(read <= 5 * 4_096, "{count}: {read} bytes were read of {}", log.len());
+    }
+    let short = Client::of(Fake::holding(b"one\n", b"")).await;
+    let beyond = json!({"dispatchId": id().to_string(), "fromByte": 100});
+    let refused = short.call("get_logs", beyond).await;
+    assert!(text(&refused).contains("`fromByte`"), "{refused:?}");
 }
 
 fn diff() -> String {

@@ -89,6 +89,14 @@ pub(crate) struct Shared {
 
 /// All routes over `backend`.
 pub fn router(config: ServerConfig, backend: Arc<dyn Backend>) -> Router {
+    let mcp = McpHttp::new(config.heartbeat);
+    router_with_mcp(config, backend, mcp)
+}
+
+/// The same with another MCP server at `/mcp`, behind the same edge, guard and transport: for the suite that tests
+/// those with tools of its own.
+#[doc(hidden)]
+pub fn router_with_mcp(config: ServerConfig, backend: Arc<dyn Backend>, mcp: McpHttp) -> Router {
     let shared = Arc::new(Shared {
         limiter: Limiter::default(),
         hosts: HostPolicy::new(&config),
@@ -96,7 +104,7 @@ pub fn router(config: ServerConfig, backend: Arc<dyn Backend>) -> Router {
         openapi: Bytes::from(crate::openapi_json()),
         docs: Bytes::from(crate::openapi::docs_html()),
         health: health::alive(),
-        mcp: McpHttp::new(config.heartbeat),
+        mcp,
         config,
         backend,
     });
