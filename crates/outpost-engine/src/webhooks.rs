@@ -5,6 +5,7 @@
 //! page of deliveries, deliveries at once. Absent: an order of deliveries, and changing a webhook.
 
 mod courier;
+mod places;
 
 use async_trait::async_trait;
 use outpost_core::{budget_notice, test_notice};

@@ -133,11 +133,14 @@ pub trait Outbox: Send + Sync {
     /// that one wants. Says how many are told. An event that is there already is not told again.
     async fn tell(&self, notice: &Notice, only: Option<WebhookId>) -> Result<u64, StoreError>;
 
-    /// Deliveries that are due at `now`, longest due first; at most `limit` and [`DELIVERIES_ROWS_MAX`].
+    /// Deliveries that are due at `now`, longest due first; at most `limit` and [`DELIVERIES_ROWS_MAX`]. None of
+    /// the webhooks in `except`, whatever waits for those: so what waits for a receiver that takes nothing does not
+    /// hide the rest.
     async fn due_deliveries(
         &self,
         now: Timestamp,
         limit: u32,
+        except: &[WebhookId],
     ) -> Result<Vec<DueDelivery>, StoreError>;
 
     /// When the next delivery is due, if any waits.

@@ -8,21 +8,22 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, HeaderValue, header};
 use outpost_core::retry_wait_millis;
+use outpost_gateway::hooks::HookError;
 use outpost_store::{DueDelivery, StoreError, Tried};
 use outpost_types::{SecretValue, Timestamp};
 use ring::hmac;
 use tracing::{debug, warn};
 
 use super::SECRET_PREFIX;
+use super::places::Places;
 use crate::engine::Engine;
 
-/// Most deliveries of one look.
+/// Most deliveries that are read at a time.
 const LOOK_ROWS: u32 = 64;
-/// Deliveries at once.
-const CONCURRENT_MAX: usize = 16;
 /// Shortest and longest time between two looks that nobody asked for, milliseconds.
 const NAP_MILLIS_MIN: u64 = 200;
 /// See [`NAP_MILLIS_MIN`].
@@ -31,72 +32,115 @@ const NAP_MILLIS_MAX: u64 = 30_000;
 const GONE: u16 = 410;
 
 /// Looks again and again; ends when its task is aborted.
+///
+/// A try that is under way holds its own place and nothing else: no look waits for it.
 pub(crate) async fn run(engine: Engine) {
+    let (mut places, mut tries) = (Places::default(), FuturesUnordered::new());
     loop {
-        let nap = match look(&engine).await {
-            Ok(nap) => nap,
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "deliveries of webhooks wait");
-                Duration::from_millis(NAP_MILLIS_MAX)
+        let looked = look(&engine, &mut places).await;
+        let (begun, nap) = looked.unwrap_or_else(|error| (Vec::new(), late(&error)));
+        tries.extend(begun.into_iter().map(|due| try_one(&engine, due)));
+        let failed = tokio::select! {
+            () = engine.inner.told.notified() => None,
+            () = tokio::time::sleep(nap) => None,
+            Some((due, was_silent)) = tries.next() => {
+                let (due, was_silent): (DueDelivery, Result<bool, StoreError>) = (due, was_silent);
+                places.leave(&due, matches!(was_silent, Ok(true)));
+                was_silent.err()
             }
         };
-        tokio::select! {
-            () = engine.inner.told.notified() => {}
-            () = tokio::time::sleep(nap) => {}
+        if let Some(error) = failed {
+            // What the store did not take note of is due still, and would be tried again at once.
+            tokio::select! {
+                () = engine.inner.told.notified() => {}
+                () = tokio::time::sleep(late(&error)) => {}
+            }
         }
     }
 }
 
-/// Tries what is due; answers how long to wait for the next.
-async fn look(engine: &Engine) -> Result<Duration, StoreError> {
+fn late(error: &StoreError) -> Duration {
+    warn!(error = error as &dyn std::error::Error, "deliveries of webhooks wait");
+    Duration::from_millis(NAP_MILLIS_MAX)
+}
+
+/// What is due and got a place, and how long to wait for the next.
+async fn look(
+    engine: &Engine,
+    places: &mut Places,
+) -> Result<(Vec<DueDelivery>, Duration), StoreError> {
     let store = &engine.inner.store;
-    let due = store.due_deliveries(engine.now(), LOOK_ROWS).await?;
-    let tries = due.into_iter().map(|due| async move {
-        let tried = deliver(engine, &due).await;
-        store.note_try(tried).await.map(drop)
-    });
-    // One by one as they end: a receiver that hangs holds up no more than its own place.
-    let mut tries = stream::iter(tries).buffer_unordered(CONCURRENT_MAX);
-    while let Some(noted) = tries.next().await {
-        noted?;
+    let mut begun = Vec::new();
+    // Each time round takes a place at least, or is the last.
+    while !places.is_full() {
+        let except = places.without_place();
+        let due = store.due_deliveries(engine.now(), LOOK_ROWS, &except).await?;
+        let before = begun.len();
+        begun.extend(due.into_iter().filter(|due| places.take(due)));
+        if begun.len() == before {
+            break;
+        }
     }
     let next = store.next_delivery_at().await?;
     let millis = next.map_or(NAP_MILLIS_MAX, |at| at.millis_since(engine.now()));
-    Ok(Duration::from_millis(millis.clamp(NAP_MILLIS_MIN, NAP_MILLIS_MAX)))
+    Ok((begun, Duration::from_millis(millis.clamp(NAP_MILLIS_MIN, NAP_MILLIS_MAX))))
 }
 
-async fn deliver(engine: &Engine, due: &DueDelivery) -> Tried {
-    let (status_code, problem) = attempt(engine, due).await;
+/// One try, and whether the receiver was silent.
+async fn try_one(engine: &Engine, due: DueDelivery) -> (DueDelivery, Result<bool, StoreError>) {
+    let (tried, was_silent) = deliver(engine, &due).await;
+    let noted = engine.inner.store.note_try(tried).await;
+    (due, noted.map(|_| was_silent))
+}
+
+async fn deliver(engine: &Engine, due: &DueDelivery) -> (Tried, bool) {
+    let Attempt { status_code, problem, was_silent } = attempt(engine, due).await;
     let at = engine.now();
     let tries = due.delivery.tries + 1;
     let chance = u64::try_from(engine.random_u128() >> 64).unwrap_or_default();
     let wait = retry_wait_millis(tries, chance).filter(|_| status_code != Some(GONE));
     let again_at = wait.filter(|_| problem.is_some()).map(|millis| at.plus_millis(millis));
     debug!(delivery = due.delivery.id, tries, ?status_code, ?problem, "a delivery was tried");
-    Tried {
+    let tried = Tried {
         delivery: due.delivery.id,
         tries_before: due.delivery.tries,
         at,
         status_code,
         problem,
         again_at,
-    }
+    };
+    (tried, was_silent)
 }
 
-/// One try: what was answered, and why it failed.
-async fn attempt(engine: &Engine, due: &DueDelivery) -> (Option<u16>, Option<String>) {
+/// What was answered, and why it is a failure.
+#[derive(Debug, Default)]
+struct Attempt {
+    status_code: Option<u16>,
+    problem: Option<String>,
+    /// There was no answer in the time that a receiver has.
+    was_silent: bool,
+}
+
+async fn attempt(engine: &Engine, due: &DueDelivery) -> Attempt {
+    let failed = |problem: String| Attempt { problem: Some(problem), ..Attempt::default() };
     let secret = engine.inner.config.secrets.open_signing(due.delivery.webhook).await;
     let headers = match secret {
         Ok(secret) => headers(&secret, &due.delivery.event, engine.now(), &due.body),
-        Err(reason) => return (None, Some(reason)),
+        Err(reason) => return failed(reason),
     };
     let Some(headers) = headers else {
-        return (None, Some("its secret is damaged; make the webhook anew".to_owned()));
+        return failed("its secret is damaged; make the webhook anew".to_owned());
     };
     match engine.inner.config.hooks.post(&due.url, headers, due.body.clone()).await {
-        Ok(status) if (200..300).contains(&status) => (Some(status), None),
-        Ok(status) => (Some(status), Some(format!("the receiver answered {status}"))),
-        Err(error) => (None, Some(error.to_string())),
+        Ok(status) => {
+            let is_good = (200..300).contains(&status);
+            let problem = (!is_good).then(|| format!("the receiver answered {status}"));
+            Attempt { status_code: Some(status), problem, was_silent: false }
+        }
+        Err(error) => {
+            let was_silent = matches!(error, HookError::TimedOut);
+            Attempt { was_silent, ..failed(error.to_string()) }
+        }
     }
 }
 

@@ -67,8 +67,9 @@ impl Outbox for Faulty {
         &self,
         now: Timestamp,
         limit: u32,
+        except: &[WebhookId],
     ) -> Result<Vec<DueDelivery>, StoreError> {
-        self.inner.due_deliveries(now, limit).await
+        self.inner.due_deliveries(now, limit, except).await
     }
     async fn next_delivery_at(&self) -> Result<Option<Timestamp>, StoreError> {
         self.inner.next_delivery_at().await

@@ -27,13 +27,15 @@ enum Answer {
     /// To this address.
     Redirect(String),
     HangUp,
+    /// Nothing, and the connection stays.
+    Silence,
 }
 
 /// One delivery as it arrived.
 #[derive(Debug, Clone)]
-struct Arrived {
+pub(crate) struct Arrived {
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Arrived {
@@ -54,14 +56,14 @@ impl Arrived {
 }
 
 /// Takes deliveries and answers as it is told to, 204 when it was told nothing.
-struct Receiver {
-    url: String,
+pub(crate) struct Receiver {
+    pub(crate) url: String,
     arrived: Arc<Mutex<Vec<Arrived>>>,
     answers: Arc<Mutex<VecDeque<Answer>>>,
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let (arrived, answers) = (Arc::default(), Arc::default());
@@ -80,7 +82,7 @@ impl Receiver {
     }
 
     /// Waits until so many deliveries arrived.
-    async fn until_arrived(&self, count: usize) {
+    pub(crate) async fn until_arrived(&self, count: usize) {
         let waiting = async {
             while self.arrived().len() < count {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -89,7 +91,7 @@ impl Receiver {
         tokio::time::timeout(Duration::from_secs(PATIENCE_SECONDS), waiting).await.unwrap();
     }
 
-    fn arrived(&self) -> Vec<Arrived> {
+    pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.arrived.lock().unwrap().clone()
     }
 }
@@ -108,6 +110,7 @@ async fn serve(
                 format!("HTTP/1.1 307 X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
             }
             Answer::HangUp => return,
+            Answer::Silence => std::future::pending().await,
         };
         if stream.write_all(text.as_bytes()).await.is_err() {
             return;
@@ -237,6 +240,49 @@ async fn a_receiver_that_is_gone_is_not_asked_again() {
     scene.api.test_webhook(id).await.unwrap();
     let dead = until(&scene, id, |delivery| delivery.state == DeliveryState::Dead).await;
     assert_eq!((dead.tries, dead.kind), (1, WebhookKind::Test));
+}
+
+/// Receivers that take deliveries and never answer hold up nobody else: neither many that wait for one of them, nor
+/// many of them.
+#[tokio::test]
+async fn a_receiver_that_is_silent_holds_up_nobody_else() {
+    let scene = Scene::new(1).await;
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        let receiver = Receiver::start().await;
+        receiver.then(vec![Answer::Silence; 99]);
+        silent.push((add(&scene, &receiver.url).await.unwrap().webhook.id, receiver));
+    }
+    // Each tells all of them of its end and of its cost.
+    run(&scene).await;
+    run(&scene).await;
+    for (_, receiver) in &silent {
+        receiver.until_arrived(2).await;
+    }
+    let good = Receiver::start().await;
+    let id = add(&scene, &good.url).await.unwrap().webhook.id;
+    for runs in 1..=3 {
+        run(&scene).await;
+        good.until_arrived(2 * runs).await;
+        until(&scene, id, |delivery| delivery.state == DeliveryState::Delivered).await;
+    }
+    for (id, receiver) in &silent {
+        let tries = scene.api.deliveries(*id, None, 20).await.unwrap().items;
+        let untried = tries.iter().filter(|delivery| delivery.tries == 0).count();
+        assert_eq!(
+            (tries.len(), untried),
+            (10, 10),
+            "none of these ended before those of the other"
+        );
+        assert_eq!(receiver.arrived().len(), 2);
+    }
+}
+
+/// A dispatch from its beginning to its end.
+async fn run(scene: &Scene) {
+    let id = scene.dispatch().await.dispatch_id;
+    scene.puppet.release(first(id));
+    scene.until(id, DispatchStatus::Completed).await;
 }
 
 #[tokio::test]

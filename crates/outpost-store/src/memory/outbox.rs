@@ -185,8 +185,10 @@ impl Outbox for MemoryStore {
         &self,
         now: Timestamp,
         limit: u32,
+        except: &[WebhookId],
     ) -> Result<Vec<DueDelivery>, StoreError> {
         let mut due = self.state().outbox.due(now);
+        due.retain(|due| !except.contains(&due.delivery.webhook));
         due.truncate(limit.min(DELIVERIES_ROWS_MAX) as usize);
         Ok(due)
     }

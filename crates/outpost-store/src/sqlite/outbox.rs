@@ -46,7 +46,9 @@ const DUE: &str = with_delivery!(
     "SELECT",
     ", w.tenant_id, w.url, e.body FROM deliveries d INDEXED BY deliveries_due
      JOIN webhooks w ON w.webhook_id = d.webhook_id JOIN outbox e ON e.event_id = d.event_id
-     WHERE d.state = 'waiting' AND d.due_at <= ?1 ORDER BY d.due_at, d.delivery_id LIMIT ?2"
+     WHERE d.state = 'waiting' AND d.due_at <= ?1
+       AND d.webhook_id NOT IN (SELECT value FROM json_each(?3))
+     ORDER BY d.due_at, d.delivery_id LIMIT ?2"
 );
 const NEXT: &str = "SELECT due_at FROM deliveries INDEXED BY deliveries_due
     WHERE state = 'waiting' ORDER BY due_at LIMIT 1";
@@ -349,9 +351,13 @@ impl Outbox for SqliteStore {
         &self,
         now: Timestamp,
         limit: u32,
+        except: &[WebhookId],
     ) -> Result<Vec<DueDelivery>, StoreError> {
         let limit = limit.min(DELIVERIES_ROWS_MAX);
-        let read = move |db: &Connection| many(db, DUE, params![millis(now), limit], read_due);
+        let except: Vec<String> = except.iter().map(WebhookId::to_string).collect();
+        let except = serde_json::Value::from(except).to_string();
+        let read =
+            move |db: &Connection| many(db, DUE, params![millis(now), limit, except], read_due);
         self.readers.scan(read).await
     }
 
