@@ -108,10 +108,22 @@ async fn held(engine: &Engine) -> Result<BTreeSet<DispatchId>, StoreError> {
     }
 }
 
-/// Those that are due, and where to go on.
+/// A way through what ended until an instant, in steps.
+struct Walk {
+    after: Option<(Timestamp, DispatchId)>,
+    until: Timestamp,
+    steps: usize,
+}
+
+impl Walk {
+    const fn new(after: Option<(Timestamp, DispatchId)>, until: Timestamp) -> Self {
+        Self { after, until, steps: 0 }
+    }
+}
+
+/// Those of one step that are due.
 struct Due {
     ended: Vec<Ended>,
-    next: Option<(Timestamp, DispatchId)>,
     /// Some of the page are held: they are looked at again.
     some_held: bool,
 }
@@ -145,21 +157,12 @@ impl Engine {
         let (rules, now) = (self.inner.config.retention, self.now());
         for (index, kind) in Kept::ALL.into_iter().enumerate() {
             let Some(until) = rules.files_until(kind, now) else { continue };
-            let (mut after, mut passed) = (reached.with_record[index], true);
-            for step in 0..=STEPS_MAX {
-                let range = EndedRange { after, until, limit: ENDED_ROWS_MAX };
-                let page = self.inner.store.ended(range).await?;
-                let due = self.due(page, &mut reached.held).await?;
-                let Some(next) = due.next else { break };
-                if step == STEPS_MAX {
-                    removed.more = true;
-                    break;
-                }
+            let (mut walk, mut passed) = (Walk::new(reached.with_record[index], until), true);
+            while let Some(due) = self.step(&mut walk, &mut reached.held, removed).await? {
                 removed.files += self.remove_kind(due.ended, kind).await?;
                 passed &= !due.some_held;
-                after = Some(next);
                 if passed {
-                    reached.with_record[index] = after;
+                    reached.with_record[index] = walk.after;
                 }
             }
         }
@@ -174,21 +177,12 @@ impl Engine {
     ) -> Result<(), RetentionError> {
         let now = self.now();
         let Some(until) = self.inner.config.retention.records_until(now) else { return Ok(()) };
-        let mut after = None;
-        for step in 0..=STEPS_MAX {
-            let range = EndedRange { after, until, limit: ENDED_ROWS_MAX };
-            let page = self.inner.store.ended(range).await?;
-            let due = self.due(page, &mut reached.held).await?;
-            let Some(next) = due.next else { break };
-            if step == STEPS_MAX {
-                removed.more = true;
-                break;
-            }
+        let mut walk = Walk::new(None, until);
+        while let Some(due) = self.step(&mut walk, &mut reached.held, removed).await? {
             let with_entry = |ended: Ended| (ended.id, audit::of_expired(&ended, now));
             let entries: Vec<(DispatchId, AuditEntry)> =
                 due.ended.into_iter().map(with_entry).collect();
             removed.records += self.inner.store.forget(entries).await?;
-            after = Some(next);
         }
         Ok(())
     }
@@ -271,23 +265,29 @@ impl Engine {
         Ok(())
     }
 
-    /// A page without those that are held.
-    async fn due(
+    /// The next step of a walk, without those that are held; `None` at its end, or when this look may take no more.
+    async fn step(
         &self,
-        mut page: Vec<Ended>,
+        walk: &mut Walk,
         known: &mut Option<BTreeSet<DispatchId>>,
-    ) -> Result<Due, StoreError> {
-        let Some(last) = page.last() else {
-            return Ok(Due { ended: page, next: None, some_held: false });
-        };
-        let next = Some((last.ended_at, last.id));
+        removed: &mut Removed,
+    ) -> Result<Option<Due>, StoreError> {
+        let range = EndedRange { after: walk.after, until: walk.until, limit: ENDED_ROWS_MAX };
+        let mut page = self.inner.store.ended(range).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        if walk.steps == STEPS_MAX {
+            removed.more = true;
+            return Ok(None);
+        }
+        walk.steps += 1;
+        walk.after = Some((last.ended_at, last.id));
         let held = match known {
             Some(held) => held,
             None => known.insert(held(self).await?),
         };
         let all = page.len();
         page.retain(|ended| !held.contains(&ended.id));
-        Ok(Due { some_held: page.len() < all, ended: page, next })
+        Ok(Some(Due { some_held: page.len() < all, ended: page }))
     }
 
     async fn remove_kind(&self, ended: Vec<Ended>, kind: Kept) -> Result<u64, RetentionError> {
