@@ -5,6 +5,7 @@
 mod faults;
 mod network;
 mod pass;
+mod placing;
 mod promote;
 mod puppet;
 mod retention;
