@@ -30,6 +30,7 @@ pub(crate) fn promotion(dispatch_id: DispatchId) -> PromotionView {
         }),
         notes: Vec::new(),
         failure: None,
+        follow_up: None,
         created_at: Timestamp::from_millis(1),
         updated_at: Timestamp::from_millis(2),
     }

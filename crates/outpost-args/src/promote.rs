@@ -36,6 +36,12 @@ pub struct PromoteArgs {
     /// Also if the changes touch what runs in CI or instructs agents
     #[arg(long)]
     pub allow_protected: bool,
+    /// Also if they add what looks like a secret
+    #[arg(long)]
+    pub allow_secrets: bool,
+    /// Send failed checks and comments of reviewers back to the agent, in at most so many dispatches; 0 ends it
+    #[arg(long, value_name = "ROUNDS", value_parser = clap::value_parser!(u32).range(0..=5))]
+    pub follow_up: Option<u32>,
     /// Do not wait for the end
     #[arg(long)]
     pub no_wait: bool,

@@ -27,13 +27,15 @@ pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
 pub use effect::{Effect, Transition, effects};
 pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
 pub use notice::{
-    NOTICE_ID_BYTES_MAX, Notice, budget_notice, notices_of_end, retry_wait_millis, test_notice,
+    NOTICE_ID_BYTES_MAX, Notice, budget_notice, notices_of_end, notices_of_promotion,
+    retry_wait_millis, test_notice,
 };
 pub use placement::{Limits, Queue, Slots};
 pub use promote::{
-    CheckedFacts, PROMOTE_TRIES_MAX, Promotion, PromotionEvent, PromotionFacts, PromotionPlan,
-    PromotionRejection, PromotionState, PromotionStep, default_branch, is_branch_name,
-    promote_step,
+    CheckedFacts, CommentKind, FEEDBACK_BYTES_MAX, FEEDBACK_COUNT_MAX, FailedCheck, FeedbackPlan,
+    FollowEvent, FollowState, FollowStep, FollowUp, PROMOTE_TRIES_MAX, Promotion, PromotionEvent,
+    PromotionFacts, PromotionPlan, PromotionRejection, PromotionState, PromotionStep, PullComment,
+    PullLook, PullState, Seen, default_branch, is_branch_name, promote_step,
 };
 pub use retention::{Kept, RECORD_DAYS_MIN, RETENTION_DAYS_MAX, RetentionRules, days_before};
 pub use spec::{

@@ -4,11 +4,11 @@
 
 use outpost_types::limits::WEBHOOK_TRIES_MAX;
 use outpost_types::{
-    BudgetReached, BudgetScope, CostRecorded, DispatchEnded, DispatchId, TenantId, Timestamp,
-    WebhookData, WebhookEvent, WebhookId,
+    BudgetReached, BudgetScope, CostRecorded, DispatchEnded, DispatchId, PromotionStatus,
+    PromotionTold, TenantId, Timestamp, WebhookData, WebhookEvent, WebhookId,
 };
 
-use crate::Dispatch;
+use crate::{Dispatch, Promotion};
 
 /// Longest name of an event, bytes.
 pub const NOTICE_ID_BYTES_MAX: usize = 96;
@@ -113,6 +113,57 @@ pub fn budget_notice(
     };
     let event = WebhookEvent { timestamp: at, data: WebhookData::BudgetThreshold(data) };
     Notice { id, tenant: tenant.clone(), event }
+}
+
+/// What is told of a change of a promotion; each step once, each push and each round of feedback.
+#[must_use]
+pub fn notices_of_promotion(before: Option<&Promotion>, after: &Promotion) -> Vec<Notice> {
+    let told = |name: String, data: fn(Box<PromotionTold>) -> WebhookData| Notice {
+        id: format!("{name}-{}", after.dispatch),
+        tenant: after.tenant.clone(),
+        event: WebhookEvent { timestamp: after.updated_at, data: data(Box::new(told_of(after))) },
+    };
+    let (generation, mut notices) = (after.generation, Vec::new());
+    let pushed = |it: &Promotion| it.facts.pushed.then(|| holds(it)).flatten();
+    if let Some(commit) = pushed(after).filter(|_| before.and_then(pushed) != pushed(after)) {
+        notices.push(told(format!("pushed-{commit:.12}"), WebhookData::PromotionPushed));
+    }
+    let opened = |it: &Promotion| it.facts.pull_request.is_some();
+    if opened(after) && !before.is_some_and(opened) {
+        notices.push(told("opened".into(), WebhookData::PromotionOpened));
+    }
+    let failed = |it: &Promotion| it.status() == PromotionStatus::Failed;
+    if failed(after) && !before.is_some_and(failed) {
+        notices.push(told(format!("failed-{generation}"), WebhookData::PromotionFailed));
+    }
+    let follow =
+        |it: &Promotion| it.follow.as_ref().map(|follow| (follow.rounds, follow.is_over()));
+    let is_new = |now: (u32, bool)| now != (0, false) && before.and_then(follow) != Some(now);
+    if follow(after).is_some_and(is_new) {
+        notices.push(told(format!("followed-{generation}"), WebhookData::PromotionFollowed));
+    }
+    notices
+}
+
+/// The commit that a branch holds.
+fn holds(promotion: &Promotion) -> Option<String> {
+    let followed = promotion.follow.as_ref().map(|follow| follow.commit.clone());
+    followed.or_else(|| promotion.facts.commit.clone())
+}
+
+fn told_of(promotion: &Promotion) -> PromotionTold {
+    let view = promotion.view();
+    PromotionTold {
+        dispatch_id: view.dispatch_id,
+        tenant_id: promotion.tenant.to_string(),
+        status: view.status,
+        repo: view.repo,
+        branch: view.branch,
+        commit: holds(promotion).filter(|_| promotion.facts.pushed),
+        pull_request: view.pull_request,
+        failure: view.failure,
+        follow_up: view.follow_up,
+    }
 }
 
 /// What is told for a test; `number` keeps tests apart.

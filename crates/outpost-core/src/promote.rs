@@ -5,13 +5,21 @@
 //! opened. Whoever drives a promotion holds its epoch; a new server, and a client that asks again, raise
 //! it, so that what an older driver reports changes nothing. Bounded: tries of a step.
 
+mod follow;
+
 use outpost_types::limits::{PROMOTE_BRANCH_BYTES_MAX, PROTECTED_PATHS_COUNT_MAX};
 use outpost_types::{
-    DispatchId, KeyId, PromotionFailure, PromotionStatus, PromotionView, PullRequestView, TenantId,
-    Timestamp,
+    DispatchId, FollowUpEnd, KeyId, PromotionFailure, PromotionStatus, PromotionView,
+    PullRequestView, TenantId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use follow::follow_step;
+pub use follow::{
+    CommentKind, FEEDBACK_BYTES_MAX, FEEDBACK_COUNT_MAX, FailedCheck, FeedbackPlan, FollowEvent,
+    FollowState, FollowStep, FollowUp, PullComment, PullLook, PullState, Seen,
+};
 
 /// Tries of one step before the promotion fails.
 pub const PROMOTE_TRIES_MAX: u32 = 6;
@@ -50,6 +58,9 @@ pub struct Promotion {
     pub state: PromotionState,
     /// What is known.
     pub facts: PromotionFacts,
+    /// How its pull request is followed, if it is or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow: Option<FollowUp>,
     /// When it was first asked for.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -76,6 +87,12 @@ pub struct PromotionPlan {
     pub draft: bool,
     /// Whether protected files may be changed.
     pub allow_protected: bool,
+    /// Whether it is pushed although it adds what looks like a secret.
+    #[serde(default)]
+    pub allow_secrets: bool,
+    /// Feedback that goes back to the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<FeedbackPlan>,
 }
 
 /// How far it is.
@@ -180,6 +197,15 @@ pub enum PromotionEvent {
     },
     /// It cannot be done.
     Failed(PromotionFailure),
+    /// A client asks for feedback on the pull request there is; none ends that.
+    Watch {
+        /// Which.
+        plan: Option<FeedbackPlan>,
+        /// With which key.
+        by: KeyId,
+    },
+    /// Something happened to the pull request that is followed.
+    Follow(FollowEvent),
 }
 
 /// What is to be done next.
@@ -242,6 +268,7 @@ impl Promotion {
                 pull_request: None,
                 notes: Vec::new(),
             },
+            follow: None,
             created_at: now,
             updated_at: now,
         }
@@ -281,6 +308,19 @@ impl Promotion {
         !is_failed || self.facts.pushed || self.facts.may_be_pushed
     }
 
+    /// Whether its pull request is followed.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        let follows = self.follow.as_ref().is_some_and(|follow| !follow.is_over());
+        follows && matches!(self.state, PromotionState::Done)
+    }
+
+    /// Whether nothing happens to it by itself any more.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.status().is_over() && !self.is_followed()
+    }
+
     /// As a client sees it.
     #[must_use]
     pub fn view(&self) -> PromotionView {
@@ -303,6 +343,7 @@ impl Promotion {
             pull_request: self.facts.pull_request.clone(),
             notes: self.facts.notes.clone(),
             failure,
+            follow_up: self.follow.as_ref().map(FollowUp::view),
             created_at: self.created_at,
             updated_at: self.updated_at,
         }
@@ -329,7 +370,8 @@ pub fn promote_step(
     next.updated_at = now;
     match (&before.state, event) {
         (S::Failed { .. }, E::Again { plan, by }) => again(&mut next, plan, by),
-        (S::Done | S::Failed { .. }, _) | (_, E::Again { .. }) => {
+        (S::Done, event) => after_done(&mut next, event, now)?,
+        (S::Failed { .. }, _) | (_, E::Again { .. } | E::Watch { .. } | E::Follow(_)) => {
             return Err(PromotionRejection::OutOfOrder);
         }
         (_, E::TakenUp) => next.epoch += 1,
@@ -352,10 +394,49 @@ pub fn promote_step(
             next.facts.notes.extend(note);
             next.facts.pull_request = Some(pull_request);
             reach(&mut next, S::Done);
+            next.follow = next.plan.feedback.and_then(|plan| followed(&next, plan, now));
         }
         _ => return Err(PromotionRejection::OutOfOrder),
     }
     Ok(next)
+}
+
+/// What may still happen when branch and pull request are there.
+fn after_done(
+    next: &mut Promotion,
+    event: PromotionEvent,
+    now: Timestamp,
+) -> Result<(), PromotionRejection> {
+    use PromotionEvent as E;
+    let is_followed = next.is_followed();
+    match (event, &next.follow) {
+        (E::Watch { plan: Some(plan), by }, _) if !is_followed => {
+            let follow = followed(next, plan, now).ok_or(PromotionRejection::OutOfOrder)?;
+            next.follow = Some(follow);
+            next.plan.feedback = Some(plan);
+            next.requested_by = by;
+            next.epoch += 1;
+        }
+        (E::Watch { plan: None, .. }, Some(follow)) if is_followed => {
+            let why = FollowUpEnd::Stopped;
+            next.follow = Some(follow_step(follow, FollowEvent::Ended { why, message: None })?);
+            next.epoch += 1;
+        }
+        (E::TakenUp, _) if is_followed => next.epoch += 1,
+        (E::Credential { source }, _) if is_followed => next.facts.credential = Some(source),
+        (E::Follow(event), Some(follow)) => next.follow = Some(follow_step(follow, event)?),
+        _ => return Err(PromotionRejection::OutOfOrder),
+    }
+    Ok(())
+}
+
+/// Following begins, or begins once more; none without a pull request.
+fn followed(next: &Promotion, plan: FeedbackPlan, now: Timestamp) -> Option<FollowUp> {
+    next.facts.pull_request.as_ref()?;
+    match &next.follow {
+        Some(follow) => Some(follow.renewed(plan, now)),
+        None => Some(FollowUp::new(plan, next.facts.commit.clone()?, next.dispatch, now)),
+    }
 }
 
 fn reach(next: &mut Promotion, state: PromotionState) {

@@ -55,7 +55,7 @@ impl Api for EngineApi {
         idempotency_key: Option<String>,
     ) -> Result<Created, ApiError> {
         let api = self.clone();
-        let work = async move { api.accept(request, idempotency_key).await };
+        let work = async move { api.accept(None, request, idempotency_key).await };
         self.engine.inner.tasks.finish("accept", work).await.unwrap_or_else(|| Err(panicked()))
     }
 
@@ -234,6 +234,7 @@ impl Api for EngineApi {
 
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
         let api = self.clone();
+        id: Option<DispatchId>,
         let work = async move { api.secrets().rekey(&api.caller).await };
         self.engine.inner.tasks.finish("secrets", work).await.unwrap_or_else(|| Err(panicked()))
     }
@@ -252,7 +253,8 @@ impl EngineApi {
         &self.engine.inner.config.secrets
     }
 
-    async fn accept(
+    /// Accepts a dispatch, under an id that is on record already if there is one.
+    pub(crate) async fn accept(
         &self,
         request: DispatchRequest,
         idempotency_key: Option<String>,
@@ -276,7 +278,8 @@ impl EngineApi {
         if let Some(workspace) = &mut spec.workspace {
             workspace.repo = runner.repo_name(&workspace.repo);
         }
-        let id = DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
+        let drawn = || DispatchId::from_parts(now.as_millis(), self.engine.random_u128());
+        let id = id.unwrap_or_else(drawn);
         let (tenant, key) = (self.caller.tenant.clone(), self.caller.key);
         let mut dispatch = Dispatch::accept(id, tenant, key, spec, now);
         let waiting = &self.engine.inner.waiting;

@@ -75,9 +75,22 @@ pub(crate) fn of_promotion(
     let action = match from {
         None => "promotion.requested",
         Some(_) if used && after.facts.credential.is_some() => "promotion.credential",
+        Some(_)
+            if before.is_some_and(|before| before.follow != after.follow)
+                && from == Some(after.status()) =>
+        {
+            "promotion.followed"
+        }
         Some(_) => "promotion.changed",
     };
-    let failure = after.view().failure.map(|failure| failure.code);
+    let view = after.view();
+    let failure = view.failure.map(|failure| failure.code);
+    let follow = view.follow_up.map(|follow| {
+        json!({
+            "status": follow.status, "round": follow.rounds_used, "dispatch": follow.dispatch_id,
+            "commit": follow.commit, "ended": follow.ended,
+        })
+    });
     AuditEntry {
         at: after.updated_at,
         tenant: after.tenant.clone(),
@@ -88,6 +101,7 @@ pub(crate) fn of_promotion(
             "from": from, "to": after.status(), "epoch": after.epoch, "repo": after.plan.repo,
             "branch": after.plan.branch, "commit": after.facts.commit, "failure": failure,
             "credential": after.facts.credential, "allowProtected": after.plan.allow_protected,
+            "allowSecrets": after.plan.allow_secrets, "followUp": follow,
             "pullRequest": after.facts.pull_request.as_ref().map(|it| it.number),
         }),
     }

@@ -279,6 +279,15 @@ impl Access {
         keys.filter(|key| key.works_at(now)).count()
     }
 
+    /// Who has the key with this id, if it works.
+    pub(crate) fn working(&self, id: KeyId, now: Timestamp) -> Option<Arc<Caller>> {
+        let known = self.known();
+        let key = known.hashes.get(&id).and_then(|hash| known.keys.get(hash))?;
+        let tenant = known.tenants.get(&key.caller.tenant);
+        let is_suspended = tenant.is_some_and(|tenant| tenant.status == TenantStatus::Suspended);
+        (key.works_at(now) && !is_suspended).then(|| Arc::clone(&key.caller))
+    }
+
     /// Whose key this is, as far as is known.
     pub(crate) fn owner(&self, id: KeyId) -> Option<TenantId> {
         let known = self.known();

@@ -4,7 +4,9 @@
 //! Bounded: drivers that work at once, steps of a driver, tries of a step (by the core), what is read of the
 //! events of a run. Absent: git and the code host, which are `outpost-promote`'s.
 
+mod asked;
 mod drive;
+mod follow;
 mod plan;
 mod told;
 
@@ -12,7 +14,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outpost_core::{Dispatch, Promotion, PromotionEvent, PromotionState, promote_step};
+use outpost_core::{
+    Dispatch, Promotion, PromotionEvent, PromotionState, notices_of_promotion, promote_step,
+};
 use outpost_promote::{PromoteError, Promoter};
 use outpost_store::{PROMOTION_ROWS_MAX, StoreError};
 use outpost_types::{
@@ -110,14 +114,19 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let is_new = next.generation == 1;
         let expected = if is_new { 0 } else { before.generation };
-        let entry = audit::of_promotion((!is_new).then_some(before), next, actor);
-        let written = self.inner.store.put_promotion(next, expected, entry).await;
+        let before = (!is_new).then_some(before);
+        let entry = audit::of_promotion(before, next, actor);
+        let told = notices_of_promotion(before, next);
+        let written = self.inner.store.put_promotion(next, expected, entry, &told).await;
         if let Err(error) = written {
             // A store that fails may have written it all the same: then it counts.
             let found = self.inner.store.promotion(next.dispatch).await;
             if !matches!(&found, Ok(Some(found)) if found == next) {
                 return Err(error);
             }
+        }
+        if !told.is_empty() {
+            self.inner.told.notify_one();
         }
         self.inner.promotions.changed.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
@@ -183,6 +192,9 @@ impl EngineApi {
             if let Some(found) = &found {
                 plan::same_branch(found, &request)?;
                 if !matches!(found.state, PromotionState::Failed { .. }) {
+                    let Some(found) = self.watch(promoter, &record, found, &request).await? else {
+                        continue;
+                    };
                     return Ok(Promoted { promotion: found.view(), replayed: true });
                 }
             }
@@ -209,6 +221,9 @@ impl EngineApi {
         let plan = plan::of(record, found, request, &kept_dir)?;
         let target = promoter.locate(&plan.repo).await.map_err(refusal)?;
         let plan = outpost_core::PromotionPlan { repo: target.url.to_string(), ..plan };
+        if let Some(feedback) = &request.feedback {
+            asked::check(self.caller(), record, &target, feedback)?;
+        }
         let name = &target.forge.token_secret;
         let secrets = &engine.inner.config.secrets;
         let has_secret = secrets.has_forge_token(&record.tenant, name).await;

@@ -221,6 +221,9 @@ pub(crate) struct Promote {
     /// Whether the changes may touch files that run in CI or instruct agents. Set it only after the user
     /// has seen which ones and agreed.
     pub(crate) allow_protected: Option<bool>,
+    /// Whether they may be pushed although they add what looks like a secret. Set it only after the user has
+    /// seen where and said that it is none.
+    pub(crate) allow_secrets: Option<bool>,
 }
 
 /// Arguments of a tool that takes none.

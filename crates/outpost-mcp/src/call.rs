@@ -361,6 +361,7 @@ async fn promote(
         body: arguments.body,
         draft: arguments.draft,
         allow_protected: arguments.allow_protected,
+        allow_secrets: arguments.allow_secrets,
         ..PromoteRequest::of(arguments::run(&arguments.dispatch_id)?)
     };
     grant.check_promote(&request)?;

@@ -175,6 +175,8 @@ mod tests {
             body: body.map(str::to_owned),
             draft: true,
             allow_protected: true,
+            allow_secrets: false,
+            feedback: None,
         };
         let (id, key) = (DispatchId::from_parts(1, 1), KeyId::from_parts(1, 1));
         Promotion::new(id, TenantId::local(), key, plan, Timestamp::from_millis(1))

@@ -17,7 +17,7 @@ const PAGE_COUNT: usize = 100;
 /// Most pages that are looked at.
 const PAGES_MAX: u32 = 5;
 /// By which GitHub knows the shape of request and answer.
-const HEADERS: &[(&str, &str)] =
+pub(crate) const HEADERS: &[(&str, &str)] =
     &[("accept", "application/vnd.github+json"), ("x-github-api-version", "2022-11-28")];
 
 impl Promoter {
@@ -107,7 +107,7 @@ impl Promoter {
     }
 }
 
-fn parts<'a>(work: Work<'a>) -> Result<(&'a str, &'a str), PromoteError> {
+pub(crate) fn parts<'a>(work: Work<'a>) -> Result<(&'a str, &'a str), PromoteError> {
     work.target
         .owner_and_name()
         .ok_or_else(|| PromoteError::missing(format!("{} is no owner/name.", work.target.project)))

@@ -1,6 +1,6 @@
 //! One request to a code host's REST API: bounded, without redirects, the token in a header only.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use outpost_types::{ErrorCode, PromotionFailure};
 use outpost_workspace::Secret;
@@ -48,6 +48,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) value: Value,
+    /// How long it was.
+    pub(crate) bytes: usize,
 }
 
 impl Http {
@@ -98,7 +100,7 @@ impl Http {
             bytes.extend_from_slice(&piece);
         }
         let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Answer { status, headers, value })
+        Ok(Answer { status, headers, value, bytes: bytes.len() })
     }
 }
 
@@ -131,10 +133,16 @@ impl Answer {
     }
 
     fn limited(&self, host: &str) -> PromoteError {
-        let seconds = self.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let pause_millis = seconds
-            .and_then(|text| text.trim().parse::<u64>().ok())
-            .map(|s| s.saturating_mul(1000));
+        let number = |name: &str| {
+            let text = self.headers.get(name).and_then(|value| value.to_str().ok());
+            text.and_then(|text| text.trim().parse::<u64>().ok())
+        };
+        // GitHub says how long to wait, or when its hour is over, in seconds since the Unix epoch.
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = since_epoch.map(|since| since.as_secs()).unwrap_or_default();
+        let reset = number("x-ratelimit-reset").map(|at| at.saturating_sub(now));
+        let seconds = number(RETRY_AFTER.as_str()).or(reset);
+        let pause_millis = seconds.map(|seconds| seconds.saturating_mul(1000));
         let message = format!("The code host {host} takes no more requests for now.");
         let failure = PromotionFailure::new(ErrorCode::ForgeUnavailable, message)
             .with_hint("Promote again later; nothing is pushed or opened twice.");

@@ -6,12 +6,15 @@
 //! for before it is opened. Only code hosts that the operator named are contacted, each with its own token,
 //! which travels in the environment of git and in a header, and is in no argument, file or message.
 //!
+//! A pull request that is followed is looked at for failed checks and comments; nothing is written there.
+//!
 //! Bounded: time and size of the clone, answers of the code host and their pages, the body of a pull request.
 //! Deliberately absent: what may happen when (`outpost-core`), records and retries (`outpost-engine`), ssh,
 //! merging, and any host that no configuration names.
 
 mod body;
 mod error;
+mod feedback;
 mod forge;
 mod github;
 mod gitlab;
@@ -19,6 +22,7 @@ mod http;
 mod locate;
 mod protected;
 mod push;
+mod secrets;
 mod stage;
 mod words;
 
@@ -29,6 +33,7 @@ use outpost_workspace::{Secret, Workspaces, git::Git};
 
 pub use body::{BODY_BYTES_MAX, RunFacts, compose};
 pub use error::PromoteError;
+pub use feedback::{LookAsk, LookCache};
 pub use forge::{ForgeHost, ForgeHostError, ForgeKind, default_forges};
 pub use locate::Target;
 pub use protected::is_protected;
@@ -45,7 +50,12 @@ pub struct PromoterConfig {
     pub tokens: Vec<(String, Secret)>,
     /// Largest clone, bytes on disk.
     pub clone_bytes_max: u64,
+    /// Time between two looks at a pull request that is followed, milliseconds; see [`POLL_MILLIS`].
+    pub poll_millis: u64,
 }
+
+/// Usual time between two looks at a pull request that is followed, milliseconds: at most 60 in an hour.
+pub const POLL_MILLIS: u64 = 60_000;
 
 /// Most code hosts of a configuration.
 pub const FORGES_COUNT_MAX: usize = 32;
@@ -77,6 +87,12 @@ impl Promoter {
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&config.dir)?;
         let (git, http) = (workspaces.bare_git(), http::Http::new()?);
         Ok(Self { inner: Arc::new(Inner { config, workspaces, git, http }) })
+    }
+
+    /// Time between two looks at a pull request that is followed, milliseconds.
+    #[must_use]
+    pub fn poll_millis(&self) -> u64 {
+        self.inner.config.poll_millis
     }
 
     /// The operator's token of this name.

@@ -46,6 +46,17 @@ pub struct Work<'a> {
     pub bundle: &'a Path,
     /// Name of the clone's directory; one of a kind.
     pub name: &'a str,
+    /// What was pushed to the branch before, which this adds to. Then only what is new is looked through, and
+    /// nothing that was allowed before is allowed again.
+    pub since: Option<&'a str>,
+}
+
+impl<'a> Work<'a> {
+    /// The same, adding to what was pushed before.
+    #[must_use]
+    pub const fn after(self, commit: &'a str) -> Self {
+        Self { since: Some(commit), ..self }
+    }
 }
 
 /// A clone that has the commit to push. It is removed when this is dropped.
@@ -165,11 +176,13 @@ impl Clone<'_> {
         self.have_base().await?;
         let commit = self.take_in().await?;
         let base = self.merge_base(&commit).await?;
-        let protected_paths = self.protected(&base, &commit).await?;
+        let expected = self.expected(&commit, remote.branch).await?;
+        let from = self.work.since.unwrap_or(&base);
+        let protected_paths = self.protected(from, &commit).await?;
+        self.secrets(from, &commit).await?;
         self.merges(&commit).await?;
         let count = self.local("rev-list").args(["--count", &format!("{commit}..{TARGET_REF}")]);
         let count = count.text().await.map_err(|error| self.explain(&error, "counting commits"))?;
-        let expected = self.expected(&commit, remote.branch).await?;
         let behind_by = count.parse().unwrap_or(u64::MAX);
         Ok(CheckedFacts { target_branch, commit, expected, behind_by, protected_paths })
     }
@@ -293,7 +306,7 @@ impl Clone<'_> {
         }
     }
 
-    fn diff(&self, options: &[&str]) -> GitCall<'_> {
+    pub(crate) fn diff(&self, options: &[&str]) -> GitCall<'_> {
         self.local("diff")
             .args(["--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none"])
             .args(options)
@@ -307,7 +320,8 @@ impl Clone<'_> {
         let found = names.split('\0').filter(|name| is_protected(name));
         let found: Vec<String> =
             found.take(PROTECTED_PATHS_COUNT_MAX).map(|name| cut(name, NAME_CHARS_MAX)).collect();
-        if found.is_empty() || self.work.plan.allow_protected {
+        let allowed = self.work.plan.allow_protected && self.work.since.is_none();
+        if found.is_empty() || allowed {
             return Ok(found);
         }
         Err(PromoteError::refused(
@@ -342,12 +356,16 @@ impl Clone<'_> {
         commit: &str,
         there: Option<String>,
     ) -> Result<Option<String>, PromoteError> {
-        let Some(there) = there else { return Ok(None) };
+        let since = self.work.since;
+        let Some(there) = there else {
+            return if since.is_some() { Err(self.taken()) } else { Ok(None) };
+        };
         if there == commit {
             return Ok(Some(there));
         }
         let branch = &self.work.plan.branch;
-        if branch.starts_with(OWN_PREFIX) {
+        // What we pushed may be added to by any name; else only where nobody but Outpost pushes.
+        if since.map_or(branch.starts_with(OWN_PREFIX), |since| since == there) {
             self.fetch(&[&format!("+refs/heads/{branch}:{OLD_REF}")]).await?;
             let older = self.local("merge-base").args(["--is-ancestor", &there, commit]);
             if older.output().await.is_ok() {
@@ -378,7 +396,7 @@ fn nothing(message: &str) -> PromoteError {
     PromoteError::refused(ErrorCode::NothingToPromote, message, "There is nothing to push.")
 }
 
-fn listed(names: &[String]) -> String {
+pub(crate) fn listed(names: &[String]) -> String {
     let shown = names.iter().take(NAMED_COUNT_MAX).map(String::as_str).collect::<Vec<_>>();
     match names.len().saturating_sub(NAMED_COUNT_MAX) {
         0 => shown.join(", "),

@@ -2,9 +2,10 @@
 //!
 //! Bounded: bytes of a record, rows of one answer.
 
-use outpost_core::Promotion;
+use outpost_core::{Notice, Promotion};
 
 use crate::audit::AuditDraft;
+use crate::outbox::{EventRow, event_row};
 use crate::prepare::{checksum, count};
 use crate::{AuditEntry, StoreError};
 
@@ -26,6 +27,8 @@ pub(crate) struct PromotionRow {
     pub(crate) body: String,
     pub(crate) checksum: i64,
     pub(crate) audit: AuditDraft,
+    /// What is told with it.
+    pub(crate) events: Vec<EventRow>,
 }
 
 /// Refuses what no version of the store could keep.
@@ -33,6 +36,7 @@ pub(crate) fn promotion_row(
     next: &Promotion,
     expected: u64,
     audit: &AuditEntry,
+    told: &[Notice],
 ) -> Result<PromotionRow, StoreError> {
     if expected.checked_add(1) != Some(next.generation) || i64::try_from(next.generation).is_err() {
         return Err(StoreError::invalid("generation", "must be one more than what was read"));
@@ -50,10 +54,11 @@ pub(crate) fn promotion_row(
         status: status.as_str(),
         generation: count(next.generation),
         expected: count(expected),
-        is_over: status.is_over(),
+        is_over: next.is_at_rest(),
         checksum: checksum(&[body.as_bytes()]),
         body,
         audit: AuditDraft::new(audit)?,
+        events: told.iter().map(event_row).collect::<Result<_, _>>()?,
     })
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
-use outpost_core::{Dispatch, Promotion};
+use outpost_core::{Dispatch, Notice, Promotion};
 use outpost_types::{ApiKeyStatus, DispatchId, KeyId, SecretName, TenantId, Timestamp};
 
 use crate::outbox::Outbox;
@@ -251,7 +251,7 @@ pub trait Usages: Send + Sync {
 #[async_trait]
 pub trait Promotions: Send + Sync {
     /// Writes a promotion if the one on record is still at `expected_generation`; 0 means that there is
-    /// none. `next.generation` must be one more.
+    /// none. `next.generation` must be one more. Webhooks are told with it.
     ///
     /// # Errors
     /// [`StoreError::Stale`] when somebody else was first, [`StoreError::NotFound`] when the one on record is
@@ -262,11 +262,12 @@ pub trait Promotions: Send + Sync {
         expected_generation: u64,
         audit: AuditEntry,
     ) -> Result<(), StoreError>;
+        told: &[Notice],
 
     /// The promotion of a dispatch, whoever owns it.
     async fn promotion(&self, dispatch: DispatchId) -> Result<Option<Promotion>, StoreError>;
 
-    /// Those that are not over, by the id of their dispatch, greater than `after`; at most `limit` and
+    /// Those that are not at rest, by the id of their dispatch, greater than `after`; at most `limit` and
     /// [`crate::PROMOTION_ROWS_MAX`].
     async fn open_promotions(
         &self,

@@ -43,6 +43,8 @@ pub enum ErrorCode {
     ForgeUnavailable,
     /// The changes touch files that run in CI or instruct agents.
     ProtectedPaths,
+    /// The changes add what looks like a secret.
+    SecretsFound,
     /// The branch is there with other commits.
     BranchExists,
     /// The changes conflict with the target branch.
@@ -75,7 +77,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::MalformedBody,
         Self::InvalidField,
         Self::Unauthorized,
@@ -94,6 +96,7 @@ impl ErrorCode {
         Self::ForgeForbidden,
         Self::ForgeUnavailable,
         Self::ProtectedPaths,
+        Self::SecretsFound,
         Self::BranchExists,
         Self::MergeConflict,
         Self::TargetMissing,
@@ -128,7 +131,10 @@ impl ErrorCode {
             | Self::BranchExists
             | Self::MergeConflict
             | Self::TargetMissing => 409,
-            Self::ForgeCredentials | Self::ForgeForbidden | Self::ProtectedPaths => 422,
+            Self::ForgeCredentials
+            | Self::ForgeForbidden
+            | Self::ProtectedPaths
+            | Self::SecretsFound => 422,
             Self::ForgeUnavailable => 503,
             Self::Expired => 410,
             Self::PayloadTooLarge => 413,
@@ -162,6 +168,7 @@ impl ErrorCode {
             Self::ForgeForbidden => "forge_forbidden",
             Self::ForgeUnavailable => "forge_unavailable",
             Self::ProtectedPaths => "protected_paths",
+            Self::SecretsFound => "secrets_found",
             Self::BranchExists => "branch_exists",
             Self::MergeConflict => "merge_conflict",
             Self::TargetMissing => "target_missing",

@@ -14,6 +14,7 @@ mod dispatch;
 mod error;
 mod event;
 mod failure;
+mod feedback;
 mod fleet;
 mod id;
 mod key;
@@ -67,6 +68,6 @@ pub use usage::{
 };
 pub use webhook::{
     BudgetReached, CostRecorded, CreateWebhook, CreatedWebhook, DeliveryState, DeliveryView,
-    DispatchEnded, WebhookApi, WebhookData, WebhookEvent, WebhookKind, WebhookView,
+    DispatchEnded, PromotionTold, WebhookApi, WebhookData, WebhookEvent, WebhookKind, WebhookView,
 };
 pub use workspace::{WorkspaceView, is_workspace_id};

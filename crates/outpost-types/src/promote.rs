@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiError, DispatchId, ErrorCode, Timestamp};
+use crate::{ApiError, DispatchId, ErrorCode, Feedback, FollowUpView, Timestamp};
 
 /// Body of `POST /promote`. Unknown fields are refused by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -32,6 +32,13 @@ pub struct PromoteRequest {
     /// Whether the changes may touch what runs in CI or instructs agents; `false` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_protected: Option<bool>,
+    /// Whether they may be pushed although what they add looks like a secret; `false` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_secrets: Option<bool>,
+    /// Feedback on the pull request that goes back to the agent; none when absent. Needs the scope `dispatch`
+    /// too. Also for a pull request that is there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<Feedback>,
 }
 
 impl PromoteRequest {
@@ -45,6 +52,8 @@ impl PromoteRequest {
             body: None,
             draft: None,
             allow_protected: None,
+            allow_secrets: None,
+            feedback: None,
         }
     }
 }
@@ -186,6 +195,9 @@ pub struct PromotionView {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<PromotionFailure>,
+    /// How the pull request is followed, if it is or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<FollowUpView>,
     /// When it was first asked for.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ApiError, BudgetScope, DispatchId, DispatchStatus, Failure, Page, Timestamp, WebhookId,
+    ApiError, BudgetScope, DispatchId, DispatchStatus, Failure, FollowUpView, Page,
+    PromotionFailure, PromotionStatus, PullRequestView, Timestamp, WebhookId,
 };
 
 /// Kind of an event that a webhook is told of.
@@ -37,6 +38,19 @@ pub enum WebhookKind {
     /// 80 % or all of a budget is spent; the data is a [`BudgetReached`].
     #[serde(rename = "budget.threshold")]
     BudgetThreshold,
+    /// Commits of a dispatch are at the code host; the data is a [`PromotionTold`].
+    #[serde(rename = "promotion.pushed")]
+    PromotionPushed,
+    /// A pull request was opened; the data is a [`PromotionTold`].
+    #[serde(rename = "promotion.opened")]
+    PromotionOpened,
+    /// A promotion failed; the data is a [`PromotionTold`].
+    #[serde(rename = "promotion.failed")]
+    PromotionFailed,
+    /// Feedback on a pull request became a dispatch, or it is not followed any more; the data is a
+    /// [`PromotionTold`].
+    #[serde(rename = "promotion.followed")]
+    PromotionFollowed,
     /// Somebody asked for a test; the data is empty. Every webhook is told.
     #[serde(rename = "webhook.test")]
     Test,
@@ -44,7 +58,15 @@ pub enum WebhookKind {
 
 impl WebhookKind {
     /// Those that a webhook can ask for.
-    pub const ALL: [Self; 3] = [Self::CostRecorded, Self::DispatchEnded, Self::BudgetThreshold];
+    pub const ALL: [Self; 7] = [
+        Self::CostRecorded,
+        Self::DispatchEnded,
+        Self::BudgetThreshold,
+        Self::PromotionPushed,
+        Self::PromotionOpened,
+        Self::PromotionFailed,
+        Self::PromotionFollowed,
+    ];
 
     /// As on the wire.
     #[must_use]
@@ -53,6 +75,10 @@ impl WebhookKind {
             Self::CostRecorded => "cost.recorded",
             Self::DispatchEnded => "dispatch.ended",
             Self::BudgetThreshold => "budget.threshold",
+            Self::PromotionPushed => "promotion.pushed",
+            Self::PromotionOpened => "promotion.opened",
+            Self::PromotionFailed => "promotion.failed",
+            Self::PromotionFollowed => "promotion.followed",
             Self::Test => "webhook.test",
         }
     }
@@ -97,6 +123,18 @@ pub enum WebhookData {
     /// How much of a budget is spent.
     #[serde(rename = "budget.threshold")]
     BudgetThreshold(BudgetReached),
+    /// What was pushed.
+    #[serde(rename = "promotion.pushed")]
+    PromotionPushed(Box<PromotionTold>),
+    /// Which pull request was opened.
+    #[serde(rename = "promotion.opened")]
+    PromotionOpened(Box<PromotionTold>),
+    /// Why a promotion failed.
+    #[serde(rename = "promotion.failed")]
+    PromotionFailed(Box<PromotionTold>),
+    /// How a pull request is followed.
+    #[serde(rename = "promotion.followed")]
+    PromotionFollowed(Box<PromotionTold>),
     /// Nothing.
     #[serde(rename = "webhook.test")]
     Test {},
@@ -110,6 +148,10 @@ impl WebhookData {
             Self::CostRecorded(_) => WebhookKind::CostRecorded,
             Self::DispatchEnded(_) => WebhookKind::DispatchEnded,
             Self::BudgetThreshold(_) => WebhookKind::BudgetThreshold,
+            Self::PromotionPushed(_) => WebhookKind::PromotionPushed,
+            Self::PromotionOpened(_) => WebhookKind::PromotionOpened,
+            Self::PromotionFailed(_) => WebhookKind::PromotionFailed,
+            Self::PromotionFollowed(_) => WebhookKind::PromotionFollowed,
             Self::Test {} => WebhookKind::Test,
         }
     }
@@ -229,6 +271,35 @@ pub struct BudgetReached {
     pub budget_usd: f64,
 }
 
+/// How far a promotion is, when that was told. Each step is told once, and each round of feedback.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PromotionTold {
+    /// The dispatch, which is the promotion's id too.
+    #[schema(value_type = String)]
+    pub dispatch_id: DispatchId,
+    /// Whose it is.
+    pub tenant_id: String,
+    /// How far it is.
+    pub status: PromotionStatus,
+    /// Address of the repository at the code host.
+    pub repo: String,
+    /// The branch.
+    pub branch: String,
+    /// What the branch holds, once it was pushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The pull request, once it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<PullRequestView>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<PromotionFailure>,
+    /// How its pull request is followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<FollowUpView>,
+}
+
 /// Body of `POST /webhooks`. Unknown fields are refused by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -238,7 +309,7 @@ pub struct CreateWebhook {
     pub url: String,
     /// Which events; all of them when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_items = 3)]
+    #[schema(max_items = 7)]
     pub events: Option<Vec<WebhookKind>>,
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use outpost_config::Config;
-use outpost_promote::{Promoter, PromoterConfig};
+use outpost_promote::{POLL_MILLIS, Promoter, PromoterConfig};
 use outpost_workspace::{REPO_BYTES_MAX_DEFAULT, Secret as Token, Workspaces};
 
 /// Makes it. The operator's tokens are in variables of the same names as the secrets; one that is named for
@@ -26,6 +26,7 @@ pub(crate) fn promoter(
         forges: config.forges.clone(),
         tokens,
         clone_bytes_max: REPO_BYTES_MAX_DEFAULT,
+        poll_millis: POLL_MILLIS,
     };
     Promoter::new(config, workspaces)
 }

@@ -21,6 +21,8 @@ fn plan() -> PromotionPlan {
         body: None,
         draft: true,
         allow_protected: false,
+        allow_secrets: false,
+        feedback: None,
     }
 }
 

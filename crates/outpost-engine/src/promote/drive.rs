@@ -19,21 +19,23 @@ const STEPS_MAX: u32 = 64;
 const BACKOFF_MILLIS_MAX: u64 = 5_000;
 
 /// What a driver holds.
-struct Driver {
-    engine: Engine,
-    promoter: Promoter,
-    epoch: u32,
+pub(super) struct Driver {
+    pub(super) engine: Engine,
+    pub(super) promoter: Promoter,
+    pub(super) epoch: u32,
     record: Dispatch,
     /// The clone, once there is one.
-    staged: Option<Staged>,
+    pub(super) staged: Option<Staged>,
     /// Where to and with what, once its use is on record.
-    access: Option<(Target, Secret)>,
+    pub(super) access: Option<(Target, Secret)>,
 }
 
 /// Drives until it is over, or somebody else's.
 pub(super) async fn run(engine: Engine, promoter: Promoter, id: DispatchId, epoch: u32) {
     let record = match engine.inner.store.get(id).await {
         Ok(Some(record)) => record,
+        // It had its time while its pull request was followed.
+        Ok(None) => return super::follow::give_up(&engine, id, epoch).await,
         other => return error!(%id, ?other, "a promotion has no dispatch that can be read"),
     };
     let mut driver =
@@ -48,6 +50,9 @@ pub(super) async fn run(engine: Engine, promoter: Promoter, id: DispatchId, epoc
                 continue;
             }
         };
+        if promotion.epoch == epoch && promotion.is_followed() {
+            return super::follow::run(&mut driver, id).await;
+        }
         if promotion.epoch != epoch || promotion.status().is_over() {
             info!(%id, status = promotion.status().as_str(), "a driver of a promotion ends");
             return;
@@ -71,13 +76,13 @@ pub(super) async fn run(engine: Engine, promoter: Promoter, id: DispatchId, epoc
     error!(%id, "a driver of a promotion gave up; the next server goes on");
 }
 
-async fn pause(millis: u64) {
+pub(super) async fn pause(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
 impl Driver {
     /// Makes what happened durable; a store that fails is asked again when the next step begins.
-    async fn report(&self, promotion: &Promotion, event: PromotionEvent) {
+    pub(super) async fn report(&self, promotion: &Promotion, event: PromotionEvent) {
         match self.engine.change(promotion, event, Some(self.epoch), None).await {
             Ok(_) | Err(StoreError::Stale { .. }) => {}
             Err(error) => {
@@ -113,7 +118,7 @@ impl Driver {
     }
 
     /// Where it goes, and the token of that place: the tenant's own, the platform's, or the operator's.
-    async fn access(
+    pub(super) async fn access(
         &self,
         promotion: &Promotion,
     ) -> Result<((Target, Secret), String), PromoteError> {
@@ -192,27 +197,27 @@ impl Driver {
         opened.map(|(pull_request, note)| PromotionEvent::Opened(pull_request, note))
     }
 
-    fn work<'a>(
+    pub(super) fn work<'a>(
         &'a self,
         promotion: &'a Promotion,
         bundle: &'a std::path::Path,
         name: &'a str,
     ) -> Result<Work<'a>, PromoteError> {
         let (target, token) = self.access.as_ref().ok_or_else(|| broken("no token"))?;
-        Ok(Work { target, token, plan: &promotion.plan, bundle, name })
+        Ok(Work { target, token, plan: &promotion.plan, bundle, name, since: None })
     }
 
-    fn bundle(&self) -> std::path::PathBuf {
+    pub(super) fn bundle(&self) -> std::path::PathBuf {
         self.engine.kept_dir(self.record.id).join(BUNDLE_FILE)
     }
 
-    fn clone_name(&self, promotion: &Promotion) -> String {
+    pub(super) fn clone_name(&self, promotion: &Promotion) -> String {
         format!("{}-{}", promotion.dispatch, self.epoch)
     }
 }
 
 /// What cannot be, said to nobody but the log.
-fn broken(what: &str) -> PromoteError {
+pub(super) fn broken(what: &str) -> PromoteError {
     error!(what, "a promotion is not as it must be");
     let message = "The promotion's record is not as it must be.";
     let failure = PromotionFailure::new(ErrorCode::Internal, message);

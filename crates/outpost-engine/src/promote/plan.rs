@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use outpost_core::{Dispatch, Promotion, PromotionPlan, default_branch, is_branch_name};
+use outpost_core::{
+    Dispatch, FeedbackPlan, Promotion, PromotionPlan, default_branch, is_branch_name,
+};
 use outpost_types::limits::{PROMOTE_BODY_BYTES_MAX, PROMOTE_TITLE_BYTES_MAX};
 use outpost_types::{ApiError, ErrorCode, PromoteRequest};
 
@@ -62,6 +64,8 @@ pub(super) fn of(
         body: request.body.clone(),
         draft: request.draft.unwrap_or(true),
         allow_protected: request.allow_protected.unwrap_or(false),
+        allow_secrets: request.allow_secrets.unwrap_or(false),
+        feedback: request.feedback.as_ref().and_then(FeedbackPlan::of),
     })
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod faults;
+mod follow;
 mod network;
 mod pass;
 mod placing;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use outpost_core::{Dispatch, Event, Limits, RetentionRules};
 use outpost_engine::{Engine, EngineApi, EngineConfig, KeyFile, Machine, Secrets};
+use outpost_gateway::hooks::HookClient;
 use outpost_promote::{ForgeHost, ForgeKind, Promoter, PromoterConfig};
 use outpost_store::conformance::sample;
 use outpost_store::{AuditRange, SqliteOptions, SqliteStore, Store};
@@ -20,19 +21,20 @@ use crate::puppet::Puppet;
 use crate::standin::{Fault, Standin, TOKEN};
 
 /// Longest wait for anything. Reaching it is a failure, never a pace.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Scene {
-    host: Standin,
+pub(crate) struct Scene {
+    pub(crate) host: Standin,
     dir: tempfile::TempDir,
-    store: Arc<SqliteStore>,
-    engine: Engine,
-    api: EngineApi,
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) engine: Engine,
+    pub(crate) puppet: Arc<Puppet>,
+    pub(crate) api: EngineApi,
 }
 
 impl Scene {
     /// An engine whose tenant has the code host's token as a secret.
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let scene = Self::without_token().await;
         let value = SecretValue::new(TOKEN.into());
         let put = PutSecret { value, kind: None, scope: None };
@@ -45,30 +47,36 @@ impl Scene {
         std::fs::create_dir(dir.path().join("data")).unwrap();
         let options = SqliteOptions::new(dir.path().join("data"), 7);
         let store = Arc::new(SqliteStore::open(&options).unwrap());
-        let engine = open(dir.path(), &store, &host).await;
+        let puppet = Puppet::new();
+        let engine = open(dir.path(), &store, &host, &puppet).await;
         let api = engine.api(Arc::new(caller("local")));
-        Self { host, dir, store, engine, api }
+        Self { host, dir, store, engine, puppet, api }
     }
 
     /// Another server on the same records; what the one before did not finish is taken up.
-    async fn next(self) -> Self {
+    pub(crate) async fn next(self) -> Self {
         self.engine.leave().await;
-        let engine = open(self.dir.path(), &self.store, &self.host).await;
+        let puppet = Puppet::new();
+        let engine = open(self.dir.path(), &self.store, &self.host, &puppet).await;
         let api = engine.api(Arc::new(caller("local")));
-        Self { engine, api, ..self }
+        Self { engine, puppet, api, ..self }
     }
 
-    fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     /// A dispatch that has ended and wrote this file.
-    async fn ended(&self, serial: u64, file: &str) -> DispatchId {
+    pub(crate) async fn ended(&self, serial: u64, file: &str) -> DispatchId {
+        self.ended_with(serial, file, "1\n2\n4\n").await
+    }
+
+    /// The same with this text.
+    async fn ended_with(&self, serial: u64, file: &str, text: &str) -> DispatchId {
         let id = DispatchId::from_parts(serial, 0);
         let kept = self.data().join("dispatches").join(id.to_string());
-        let (base, _) = self.host.changes(&kept, file, "1\n2\n4\n");
-        let last = self.record(serial, &base).await;
-        last.id
+        let (base, _) = self.host.changes(&kept, file, text);
+        self.record(serial, &base).await.id
     }
 
     async fn record(&self, serial: u64, base: &str) -> Dispatch {
@@ -98,14 +106,19 @@ impl Scene {
         self.store.update(next, expected, entry).await.unwrap();
     }
 
-    async fn actions(&self) -> Vec<(String, String)> {
+    pub(crate) async fn actions(&self) -> Vec<(String, String)> {
         use outpost_store::Audits as _;
         let rows = self.store.audit(AuditRange { after: 0, limit: 1_000 }).await.unwrap();
         rows.into_iter().map(|row| (row.action, row.detail)).collect()
     }
 }
 
-async fn open(dir: &Path, store: &Arc<SqliteStore>, host: &Standin) -> Engine {
+async fn open(
+    dir: &Path,
+    store: &Arc<SqliteStore>,
+    host: &Standin,
+    puppet: &Arc<Puppet>,
+) -> Engine {
     let data_dir = dir.join("data");
     let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(store);
     let file = KeyFile::new(dir.join("secrets.key"), data_dir.clone());
@@ -123,9 +136,10 @@ async fn open(dir: &Path, store: &Arc<SqliteStore>, host: &Standin) -> Engine {
         waiting_count_max: 10,
         secrets: Arc::new(secrets),
         retention: RetentionRules::default(),
-        hooks: outpost_gateway::hooks::HookClient::new(Vec::new()).unwrap(),
+        hooks: HookClient::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap(),
     };
-    let engine = Engine::open(config, store, Puppet::new(), Arc::new(Machine)).await.unwrap();
+    let runner = Arc::<Puppet>::clone(puppet);
+    let engine = Engine::open(config, store, runner, Arc::new(Machine)).await.unwrap();
     engine.promote_with(promoter(dir, host)).await.unwrap();
     engine
 }
@@ -153,6 +167,7 @@ fn promoter(dir: &Path, host: &Standin) -> Promoter {
         forges: vec![forge],
         tokens: Vec::new(),
         clone_bytes_max: 1 << 30,
+        poll_millis: 20,
     };
     Promoter::new(config, workspaces.unwrap()).unwrap()
 }
@@ -285,6 +300,22 @@ async fn one_that_failed_goes_on_when_it_is_asked_for_again() {
     let asked = scene.host.pulls()[0]["asked"].clone();
     assert_eq!(asked["draft"], false);
     assert!(asked["body"].as_str().unwrap().contains("`.github/workflows/ci.yml`"), "{asked}");
+}
+
+#[tokio::test]
+async fn a_secret_is_pushed_only_when_somebody_says_so_and_that_is_on_record() {
+    let value = concat!("ghp_", "0123456789abcdefghij0123456789ABCDEF");
+    let scene = Scene::new().await;
+    let id = scene.ended_with(1, "dev.env", &format!("TOKEN={value}\n")).await;
+    let refused = scene.api.promote(PromoteRequest::of(id), Some(PATIENCE)).await.unwrap();
+    let failure = refused.promotion.failure.unwrap();
+    assert_eq!(failure.code, ErrorCode::SecretsFound, "{failure:?}");
+    let allowed = PromoteRequest { allow_secrets: Some(true), ..PromoteRequest::of(id) };
+    let done = scene.api.promote(allowed, Some(PATIENCE)).await.unwrap().promotion;
+    assert_eq!(done.status, PromotionStatus::Done, "{done:?}");
+    let actions = scene.actions().await;
+    assert!(actions.iter().any(|(_, detail)| detail.contains("\"allowSecrets\":true")));
+    assert!(actions.iter().all(|(_, detail)| !detail.contains(value)));
 }
 
 #[tokio::test]

@@ -195,8 +195,9 @@ impl outpost_store::Promotions for Faulty {
         next: &outpost_core::Promotion,
         expected: u64,
         audit: AuditEntry,
+        told: &[outpost_core::Notice],
     ) -> Result<(), StoreError> {
-        self.inner.put_promotion(next, expected, audit).await
+        self.inner.put_promotion(next, expected, audit, told).await
     }
     async fn promotion(
         &self,

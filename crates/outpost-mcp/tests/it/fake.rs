@@ -120,6 +120,7 @@ fn promotion(status: PromotionStatus) -> PromotionView {
         pull_request: None,
         notes: Vec::new(),
         failure: None,
+        follow_up: None,
         created_at: Timestamp::from_millis(1),
         updated_at: Timestamp::from_millis(1),
     }

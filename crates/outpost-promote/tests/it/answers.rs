@@ -13,13 +13,13 @@ use outpost_workspace::{
 
 use crate::standin::{Fault, Standin, TOKEN, git};
 
-struct Scene {
-    host: Standin,
-    promoter: Promoter,
-    dir: tempfile::TempDir,
+pub(crate) struct Scene {
+    pub(crate) host: Standin,
+    pub(crate) promoter: Promoter,
+    pub(crate) dir: tempfile::TempDir,
     token: Secret,
-    plan: PromotionPlan,
-    result: String,
+    pub(crate) plan: PromotionPlan,
+    pub(crate) result: String,
 }
 
 impl Scene {
@@ -47,6 +47,7 @@ impl Scene {
             forges: vec![forge],
             tokens: Vec::new(),
             clone_bytes_max: 1 << 30,
+            poll_millis: 20,
         };
         let promoter = Promoter::new(config, workspaces).unwrap();
         let (base_commit, result) = host.changes(&dir.path().join("kept"), file, text);
@@ -59,19 +60,21 @@ impl Scene {
             body: None,
             draft: true,
             allow_protected: false,
+            allow_secrets: false,
+            feedback: None,
         };
         Self { host, promoter, dir, token: Secret::new(TOKEN), plan, result }
     }
 
-    fn github() -> Self {
+    pub(crate) fn github() -> Self {
         Self::with(ForgeKind::Github, "calc.txt", "1\n2\n4\n")
     }
 
-    fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         self.promoter.target(&self.plan.repo).unwrap()
     }
 
-    fn bundle(&self) -> PathBuf {
+    pub(crate) fn bundle(&self) -> PathBuf {
         self.dir.path().join("kept/changes.bundle")
     }
 
@@ -80,23 +83,23 @@ impl Scene {
         self.promoter.stage(self.work(&target, &bundle)).await
     }
 
-    fn work<'a>(&'a self, target: &'a Target, bundle: &'a std::path::Path) -> Work<'a> {
-        Work { target, token: &self.token, plan: &self.plan, bundle, name: "clone" }
+    pub(crate) fn work<'a>(&'a self, target: &'a Target, bundle: &'a std::path::Path) -> Work<'a> {
+        Work { target, token: &self.token, plan: &self.plan, bundle, name: "clone", since: None }
     }
 
-    async fn push(&self, staged: &Staged) -> Result<(), PromoteError> {
+    pub(crate) async fn push(&self, staged: &Staged) -> Result<(), PromoteError> {
         let (target, bundle) = (self.target(), self.bundle());
         let expected = staged.checked.expected.as_deref();
         self.promoter.push(self.work(&target, &bundle), staged, expected).await
     }
 
-    async fn open(&self) -> Result<(PullRequestView, Option<String>), PromoteError> {
+    pub(crate) async fn open(&self) -> Result<(PullRequestView, Option<String>), PromoteError> {
         let (target, bundle) = (self.target(), self.bundle());
         self.promoter.open(self.work(&target, &bundle), "main", &self.result, "body").await
     }
 
     /// From clone to branch.
-    async fn pushed(&self) {
+    pub(crate) async fn pushed(&self) {
         let staged = self.stage().await.unwrap();
         self.push(&staged).await.unwrap();
     }
@@ -107,14 +110,16 @@ fn find_git() -> PathBuf {
     std::env::split_paths(&path).map(|dir| dir.join("git")).find(|file| file.is_file()).unwrap()
 }
 
-fn code<T: std::fmt::Debug>(result: Result<T, PromoteError>) -> ErrorCode {
+pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, PromoteError>) -> ErrorCode {
     match result.unwrap_err() {
         PromoteError::Refused(failure) => failure.code,
         hindered => panic!("not refused: {hindered:?}"),
     }
 }
 
-fn pause<T: std::fmt::Debug>(result: Result<T, PromoteError>) -> (ErrorCode, Option<u64>) {
+pub(crate) fn pause<T: std::fmt::Debug>(
+    result: Result<T, PromoteError>,
+) -> (ErrorCode, Option<u64>) {
     match result.unwrap_err() {
         PromoteError::Hindered { failure, pause_millis } => (failure.code, pause_millis),
         refused => panic!("refused: {refused:?}"),
@@ -166,6 +171,31 @@ async fn what_runs_in_ci_needs_a_word() {
     scene.plan.allow_protected = true;
     let staged = scene.stage().await.unwrap();
     assert_eq!(staged.checked.protected_paths, [".github/workflows/ci.yml"]);
+}
+
+#[tokio::test]
+async fn what_looks_like_a_secret_is_not_pushed_without_a_word() {
+    let value = concat!("ghp_", "0123456789abcdefghij0123456789ABCDEF");
+    let mut scene = Scene::with(ForgeKind::Github, "dev.env", &format!("TOKEN={value}\n"));
+    let Err(PromoteError::Refused(failure)) = scene.stage().await else { panic!("taken") };
+    assert_eq!(failure.code, ErrorCode::SecretsFound);
+    assert!(failure.message.contains("in dev.env"), "{failure:?}");
+    assert!(!format!("{failure:?}").contains(value), "the value is told");
+    assert_eq!(scene.host.branch("outpost/fix-1"), None);
+    scene.plan.allow_secrets = true;
+    scene.pushed().await;
+    assert_eq!(scene.host.branch("outpost/fix-1"), Some(scene.result));
+}
+
+#[tokio::test]
+async fn a_value_that_only_the_run_knew_counts_by_its_mark_in_the_kept_diff() {
+    let scene = Scene::with(ForgeKind::Github, "conf.txt", "hunter2!hunter2\n");
+    let kept = "diff --git a/conf.txt b/conf.txt\n--- /dev/null\n+++ b/conf.txt\n@@ -0,0 +1 @@\n\
+        +[masked:DB_PASSWORD]\n";
+    std::fs::write(scene.dir.path().join("kept/diff.patch"), kept).unwrap();
+    let Err(PromoteError::Refused(failure)) = scene.stage().await else { panic!("taken") };
+    assert_eq!(failure.code, ErrorCode::SecretsFound);
+    assert!(failure.message.contains("DB_PASSWORD in conf.txt"), "{failure:?}");
 }
 
 #[tokio::test]

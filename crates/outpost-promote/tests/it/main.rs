@@ -6,4 +6,5 @@
 )]
 
 mod answers;
+mod feedback;
 mod standin;

@@ -36,6 +36,16 @@ struct State {
     drafts_refused: bool,
     /// Those of other branches, which every list has before the one that is looked for.
     others: usize,
+    /// Checks by commit, as the API shows them.
+    checks: Vec<(String, Value)>,
+    /// Commit statuses by commit.
+    statuses: Vec<(String, Value)>,
+    /// Reviews, comments on lines and comments on the pull request.
+    reviews: Vec<Value>,
+    lines: Vec<Value>,
+    talk: Vec<Value>,
+    /// Answers of 304.
+    unchanged: usize,
 }
 
 /// The host.
@@ -119,6 +129,72 @@ impl Standin {
     /// The pull requests it has.
     pub(crate) fn pulls(&self) -> Vec<Value> {
         self.state().pulls.clone()
+    }
+
+    /// A check of a commit has ended so, or goes on.
+    pub(crate) fn check(&self, commit: &str, name: &str, conclusion: Option<&str>, said: &str) {
+        let mut state = self.state();
+        let id = state.checks.len() as u64 + 1;
+        let status = if conclusion.is_some() { "completed" } else { "in_progress" };
+        let output = json!({"title": said, "summary": null, "text": null, "annotations_count": 1});
+        let run = json!({"id": id, "name": name, "status": status, "conclusion": conclusion,
+            "output": output});
+        state.checks.retain(|(of, known)| of != commit || known["name"] != name);
+        state.checks.push((commit.to_owned(), run));
+    }
+
+    /// A status of a commit.
+    pub(crate) fn status(&self, commit: &str, context: &str, state: &str) {
+        let status = json!({"context": context, "state": state, "description": "it says"});
+        self.state().statuses.push((commit.to_owned(), status));
+    }
+
+    /// Somebody of this association comments: `review`, `line` or `talk`.
+    pub(crate) fn comment(&self, kind: &str, author: &str, association: &str, body: &str) {
+        let mut state = self.state();
+        let id = (state.reviews.len() + state.lines.len() + state.talk.len()) as u64 + 1;
+        let made = json!({"id": id, "user": {"login": author, "type": "User"}, "body": body,
+            "author_association": association, "state": "COMMENTED", "path": "calc.txt", "line": 3});
+        match kind {
+            "review" => state.reviews.push(made),
+            "line" => state.lines.push(made),
+            _ => state.talk.push(made),
+        }
+    }
+
+    /// The first pull request is merged or closed.
+    pub(crate) fn end_pull(&self, merged: bool) {
+        let mut state = self.state();
+        state.pulls[0]["state"] = "closed".into();
+        state.pulls[0]["merged"] = merged.into();
+    }
+
+    /// How many answers said that nothing changed.
+    pub(crate) fn unchanged(&self) -> usize {
+        self.state().unchanged
+    }
+
+    /// What a dispatch keeps that went on from the one that left `on`, and wrote this file: a bundle of the
+    /// whole line since `base`, and its result.
+    pub(crate) fn more_changes(
+        &self,
+        kept: &Path,
+        (base, on): (&str, &str),
+        file: &str,
+        text: &str,
+    ) -> String {
+        let work = self.work();
+        git(&work, &["checkout", "--quiet", "-B", "outpost", on]);
+        std::fs::create_dir_all(work.join(file).parent().unwrap()).unwrap();
+        std::fs::write(work.join(file), text).unwrap();
+        commit(&work, "By an agent, again");
+        std::fs::create_dir_all(kept).unwrap();
+        let (bundle, not_base) = (kept.join("changes.bundle"), format!("^{base}"));
+        git(
+            &work,
+            &["bundle", "create", "--quiet", path(&bundle), "refs/heads/outpost", &not_base],
+        );
+        git(&work, &["rev-parse", "HEAD"])
     }
 
     /// Methods and paths that were asked for.
@@ -343,8 +419,49 @@ impl Served {
             ("POST", "/api/repos/octo/hello/pulls") => self.open(request, false),
             ("GET", "/api/projects/octo%2Fhello/merge_requests") => self.list(request, true),
             ("POST", "/api/projects/octo%2Fhello/merge_requests") => self.open(request, true),
+            ("GET", path) => self.pull_request(request, path),
             _ => said(404, "Not Found"),
         }
+    }
+
+    /// What belongs to a pull request, with an `etag` that follows from what it says.
+    fn pull_request(&self, request: &Request, path: &str) -> Answer {
+        let rest = path.strip_prefix("/api/repos/octo/hello/").unwrap_or_default();
+        let parts: Vec<&str> = rest.split('/').collect();
+        let mut state = self.state.lock().unwrap();
+        let of = |all: &[(String, Value)], commit: &str| -> Vec<Value> {
+            all.iter().filter(|(of, _)| of == commit).map(|(_, it)| it.clone()).collect()
+        };
+        let found = match parts.as_slice() {
+            ["pulls", "1"] => state.pulls.first().cloned().map(|mut pull| {
+                // The host shows the branch as it is.
+                let name = head(&pull).to_owned();
+                pull["head"]["sha"] = branch(&self.root.join("octo/hello.git"), &name).into();
+                pull["user"] = json!({"login": "outpost-bot"});
+                pull
+            }),
+            ["commits", commit, "check-runs"] => {
+                Some(json!({ "check_runs": of(&state.checks, commit) }))
+            }
+            ["commits", commit, "status"] => {
+                Some(json!({"state": "pending", "statuses": of(&state.statuses, commit)}))
+            }
+            ["check-runs", _, "annotations"] => {
+                Some(json!([{"path": "calc.txt", "start_line": 3, "message": "expected 5"}]))
+            }
+            ["pulls", "1", "reviews"] => Some(state.reviews.clone().into()),
+            ["pulls", "1", "comments"] => Some(state.lines.clone().into()),
+            ["issues", "1", "comments"] => Some(state.talk.clone().into()),
+            _ => None,
+        };
+        let Some(found) = found else { return said(404, "Not Found") };
+        let body = found.to_string();
+        let tag = format!("W/\"{:x}\"", hash(&body));
+        if request.header("if-none-match") == tag {
+            state.unchanged += 1;
+            return Some((304, Vec::new(), Vec::new()));
+        }
+        Some((200, vec![("ETag".into(), tag)], body.into_bytes()))
     }
 
     fn list(&self, request: &Request, gitlab: bool) -> Answer {
@@ -395,6 +512,13 @@ impl Served {
         }
         Some((201, Vec::new(), made.to_string().into_bytes()))
     }
+}
+
+fn hash(text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn head(item: &Value) -> &str {

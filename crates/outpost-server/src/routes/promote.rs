@@ -27,7 +27,9 @@ const PROMOTE_REQUEST_BYTES_MAX: usize = 6 * (PROMOTE_BODY_BYTES_MAX + 1024) + 1
 /// Pushes the changes of a dispatch that has ended as a branch, and opens a pull request. When this answers,
 /// that is on disk, and goes on by itself. However often it is asked for there is one branch and one pull
 /// request: a repeated request answers the promotion there is, with the header `Idempotency-Replayed: true`.
-/// One that failed is tried again.
+/// One that failed is tried again. With `feedback`, also for a pull request that is there, failed checks and
+/// comments of those who belong to the repository become new dispatches, whose commits are pushed to the same
+/// branch; `followUp` says how far that is.
 #[utoipa::path(
     post, path = "/promote", operation_id = "promote", tag = "promotions",
     params(("wait" = Option<u64>, Query, minimum = 0, maximum = 60,

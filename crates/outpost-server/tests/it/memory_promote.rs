@@ -29,6 +29,7 @@ fn view(dispatch_id: DispatchId, request: &PromoteRequest) -> PromotionView {
         pull_request: None,
         notes: Vec::new(),
         failure: None,
+        follow_up: None,
         created_at: Timestamp::from_millis(1),
         updated_at: Timestamp::from_millis(2),
     }

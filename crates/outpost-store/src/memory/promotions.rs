@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use async_trait::async_trait;
-use outpost_core::Promotion;
+use outpost_core::{Notice, Promotion};
 use outpost_types::DispatchId;
 
 use super::MemoryStore;
@@ -29,8 +29,9 @@ impl Promotions for MemoryStore {
         next: &Promotion,
         expected_generation: u64,
         audit: AuditEntry,
+        told: &[Notice],
     ) -> Result<(), StoreError> {
-        let row = promotion_row(next, expected_generation, &audit)?;
+        let row = promotion_row(next, expected_generation, &audit, told)?;
         self.write(|state| {
             let found = state.promotions.get(&next.dispatch);
             if found.is_some_and(|found| found.tenant != row.tenant) {
@@ -40,10 +41,14 @@ impl Promotions for MemoryStore {
             if generation != row.expected {
                 return Err(StoreError::Stale { found: generation.cast_unsigned() });
             }
-            let PromotionRow { tenant, generation, is_over, body, audit, .. } = row;
+            let PromotionRow { tenant, generation, is_over, body, audit, events, .. } = row;
             let kept = KeptPromotion { tenant, generation, is_over, body };
             state.promotions.insert(next.dispatch, kept);
-            state.append(audit)
+            state.append(audit)?;
+            for event in events {
+                state.outbox.tell(event, None);
+            }
+            Ok(())
         })
     }
 

@@ -1,7 +1,7 @@
 //! Promotions in SQLite.
 
 use async_trait::async_trait;
-use outpost_core::Promotion;
+use outpost_core::{Notice, Promotion};
 use outpost_types::DispatchId;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -10,7 +10,7 @@ use crate::prepare::checksum;
 use crate::promotions::{PROMOTION_ROWS_MAX, PromotionRow, parse_promotion, promotion_row};
 use crate::sqlite::SqliteStore;
 use crate::sqlite::apply::{Answer, Command, Refusal, append_audit};
-use crate::sqlite::rows;
+use crate::sqlite::{outbox, rows};
 use crate::{AuditEntry, Promotions, StoreError};
 
 const ONE: &str = "SELECT body, checksum FROM promotions WHERE dispatch_id = ?1";
@@ -48,6 +48,9 @@ pub(crate) fn put(
         row.body,
         row.checksum
     ])?;
+    for event in &row.events {
+        outbox::tell(db, event, None)?;
+    }
     append_audit(db, chain, &row.audit)?;
     Ok(Answer::Done)
 }
@@ -67,8 +70,9 @@ impl Promotions for SqliteStore {
         next: &Promotion,
         expected_generation: u64,
         audit: AuditEntry,
+        told: &[Notice],
     ) -> Result<(), StoreError> {
-        let row = promotion_row(next, expected_generation, &audit)?;
+        let row = promotion_row(next, expected_generation, &audit, told)?;
         self.write(Command::Promotion(Box::new(row))).await
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use outpost_terminal::sanitize;
 use outpost_types::limits::PROMOTE_BODY_BYTES_MAX;
-use outpost_types::{Api, ApiError, PromoteRequest, PromotionView};
+use outpost_types::{
+    Api, ApiError, Feedback, FollowUpEnd, FollowUpView, PromoteRequest, PromotionView,
+};
 
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -32,6 +34,12 @@ pub(crate) async fn run(ui: &Ui, api: &dyn Api, args: &PromoteArgs) -> Result<Ex
         body,
         draft: args.ready.then_some(false).or_else(|| args.draft.then_some(true)),
         allow_protected: args.allow_protected.then_some(true),
+        allow_secrets: args.allow_secrets.then_some(true),
+        feedback: args.follow_up.map(|rounds| Feedback {
+            rounds,
+            ci_failures: None,
+            review_comments: None,
+        }),
     };
     let wait = (!args.no_wait).then_some(Duration::from_secs(WAIT_SECONDS_MAX));
     let view = api.promote(request, wait).await?.promotion;
@@ -69,11 +77,42 @@ fn show(ui: &Ui, view: &PromotionView) -> Result<(), CliError> {
             "These run in CI or instruct agents, read them before you merge: {paths}"
         ));
     }
+    if let Some(follow) = &view.follow_up {
+        follow_up(ui, follow);
+    }
     if !view.status.is_over() {
         let id = view.dispatch_id;
         ui.note(&format!("It goes on by itself; `outpost promote {id}` shows how far it is."));
     }
     Ok(())
+}
+
+/// How the pull request is followed.
+fn follow_up(ui: &Ui, follow: &FollowUpView) {
+    let (used, rounds) = (follow.rounds_used, follow.rounds);
+    let Some(why) = follow.ended else {
+        let run = follow.dispatch_id.map_or_else(String::new, |id| format!(", the last one {id}"));
+        ui.note(&format!("Feedback goes back to the agent: {used} of {rounds} rounds{run}."));
+        return;
+    };
+    let words = match why {
+        FollowUpEnd::Merged => "the pull request was merged",
+        FollowUpEnd::Closed => "the pull request was closed",
+        FollowUpEnd::RoundsUsed => "all rounds were used",
+        FollowUpEnd::Expired => "it was open for too long",
+        FollowUpEnd::Stopped => "somebody asked for the end",
+        FollowUpEnd::Moved => "somebody else pushed to the branch",
+        FollowUpEnd::NeedsConsent => "the newest changes need your consent",
+        FollowUpEnd::Failed => "it could not go on",
+    };
+    let said = follow.message.as_ref().map_or_else(String::new, |said| format!(": {said}"));
+    let said = sanitize::line(&said);
+    ui.note(&format!("Feedback ended after {used} of {rounds} rounds, since {words}{said}"));
+    if let (FollowUpEnd::NeedsConsent, Some(id)) = (why, follow.dispatch_id) {
+        ui.note(&format!(
+            "Read what `outpost diff {id}` shows; then promote that dispatch to the same branch."
+        ));
+    }
 }
 
 fn read_body(path: &Path) -> Result<String, CliError> {
