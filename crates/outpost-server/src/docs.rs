@@ -135,7 +135,9 @@ fn section(html: &mut String, operation: &Operation<'_>) {
             media.join(", ")
         );
     }
-    html.push_str("</table></section>");
+    html.push_str("</table>");
+    answer_example(html, operation);
+    html.push_str("</section>");
 }
 
 fn of_media(media: &str, schema: &Value) -> String {
@@ -188,21 +190,39 @@ fn example(html: &mut String, operation: &Operation<'_>) {
         call.push_str(" -H \"X-API-Key: $OUTPOST_API_KEY\"");
     }
     let body = &operation.said["requestBody"]["content"]["application/json"];
-    if body.is_object() {
-        let body = sample(&body["schema"], operation.document);
+    if let Some(body) = shown(body, operation.document) {
         let _ = write!(call, " -H 'Content-Type: application/json' -d '{body}'");
     }
     let _ = write!(call, " \"$OUTPOST_URL{}\"", operation.path);
     let _ = write!(html, "<pre>{}</pre>", escape(&call));
 }
 
-/// A body of the fields that have an example.
-fn sample(schema: &Value, document: &Value) -> Value {
-    let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next());
-    let schema = name.map_or(schema, |name| &document["components"]["schemas"][name]);
-    let fields = schema["properties"].as_object().into_iter().flatten();
-    let shown = fields.filter(|(_, field)| !field["example"].is_null());
-    shown.map(|(name, field)| (name.clone(), field["example"].clone())).collect()
+/// What an answer looks like, folded.
+fn answer_example(html: &mut String, operation: &Operation<'_>) {
+    let answers = operation.said["responses"].as_object().into_iter().flatten();
+    let good = answers.filter(|(status, _)| status.starts_with('2'));
+    let contents = good.filter_map(|(_, answer)| answer["content"].as_object()).flatten();
+    let Some(example) = contents.filter_map(|(_, body)| shown(body, operation.document)).next()
+    else {
+        return;
+    };
+    let example = match example {
+        Value::String(text) => text.clone(),
+        other => serde_json::to_string_pretty(other).unwrap_or_default(),
+    };
+    let _ = write!(
+        html,
+        "<details><summary>An answer</summary><pre>{}</pre></details>",
+        escape(&example)
+    );
+}
+
+/// The example of a body or an answer.
+fn shown<'a>(body: &'a Value, document: &'a Value) -> Option<&'a Value> {
+    let example = body["examples"].as_object()?.values().next()?;
+    let reference = example["$ref"].as_str().and_then(|path| path.strip_prefix('#'));
+    let example = reference.map_or(Some(example), |path| document.pointer(path))?;
+    example.get("value")
 }
 
 /// What a schema looks like: its properties, its variants or its type.
@@ -366,6 +386,8 @@ mod tests {
             "Idempotency-Key",
             "1 to 51200 bytes",
             "agent.message",
+            "-d '{&quot;agent&quot;:&quot;claude&quot;",
+            "&quot;dispatchId&quot;: &quot;01K3",
         ] {
             assert!(html.contains(words), "{words}");
         }

@@ -16,6 +16,7 @@ mod bounds;
 mod config;
 mod docs;
 mod edge;
+mod examples;
 mod explain;
 mod files;
 mod form;

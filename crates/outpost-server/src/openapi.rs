@@ -13,7 +13,7 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{Components, Content, PathItem, Ref, RefOr, ResponseBuilder};
 
 use crate::ops::{Access, Op};
-use crate::{problem, routes};
+use crate::{examples, problem, routes};
 
 /// Codes every guarded operation may answer.
 const GUARDED: [ErrorCode; 6] = [
@@ -116,6 +116,7 @@ fn document() -> utoipa::openapi::OpenApi {
             complete(operation, op);
         }
     }
+    examples::add(&mut document);
     document
 }
 

@@ -18,9 +18,9 @@ struct Op {
     spec: Value,
 }
 
-struct Row {
-    path: String,
-    body: Option<Value>,
+pub(crate) struct Row {
+    pub(crate) path: String,
+    pub(crate) body: Option<Value>,
     status: u16,
 }
 
@@ -45,7 +45,7 @@ fn operations() -> Vec<Op> {
 }
 
 /// A request that works, for the dispatch `id`.
-fn row(operation: &str, id: &str) -> Row {
+pub(crate) fn row(operation: &str, id: &str) -> Row {
     let get = |path: String| Row { path, body: None, status: 200 };
     match operation {
         "createDispatch" => Row {
@@ -194,7 +194,7 @@ fn parameters<'a>(op: &'a Op, place: &str) -> Vec<&'a Value> {
     all.filter(|parameter| parameter["in"] == place).collect()
 }
 
-async fn prepared(server: &Server) -> String {
+pub(crate) async fn prepared(server: &Server) -> String {
     let id = server.memory.add("local");
     server.memory.keep(id, "a/b.txt", b"kept");
     server.memory.workspace("local", WORKSPACE, false);

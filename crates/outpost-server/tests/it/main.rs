@@ -8,6 +8,7 @@
 mod artifacts;
 mod contract;
 mod edge;
+mod examples;
 mod harness;
 mod logs;
 mod mcp;
@@ -17,6 +18,7 @@ mod memory_promote;
 mod memory_webhooks;
 mod promote;
 mod requests;
+mod schemas;
 mod secrets;
 mod stop;
 mod streams;
