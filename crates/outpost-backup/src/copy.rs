@@ -1,11 +1,11 @@
 //! Copying with a hash: a file is on disk and in the list when it counts.
 
-use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use outpost_types::hex;
 use sha2::{Digest as _, Sha256};
 
 use crate::Progress;
@@ -71,13 +71,6 @@ pub(crate) fn sync_tree(dir: &Path, depth: usize) -> Result<(), BackupError> {
 
 /// Deepest directory of kept files that is copied; agents' files are no deeper.
 pub(crate) const DEPTH_MAX: usize = 64;
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
 
 /// The list of a backup while it is made.
 #[derive(Debug)]

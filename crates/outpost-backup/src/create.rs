@@ -8,9 +8,9 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use outpost_store::{CopiedStore, KeptDispatch, snapshot};
-use outpost_types::{EventEnvelope, Timestamp};
+use outpost_types::{EventEnvelope, Timestamp, hex};
 
-use crate::copy::{DEPTH_MAX, List, copy, hex, make_dir, new_file, sync_dir, sync_tree};
+use crate::copy::{DEPTH_MAX, List, copy, make_dir, new_file, sync_dir, sync_tree};
 use crate::error::BackupError;
 use crate::manifest::{FORMAT, MANIFEST_FILE, Manifest};
 use crate::{

@@ -6,9 +6,10 @@ use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use outpost_store::{CopiedStore, SCHEMA_VERSION};
+use outpost_types::hex;
 use sha2::{Digest as _, Sha256};
 
-use crate::copy::{copy, hex, make_dir, new_file, sync_dir};
+use crate::copy::{copy, make_dir, new_file, sync_dir};
 use crate::create::publish;
 use crate::error::BackupError;
 use crate::manifest::{LINE_BYTES_MAX, LIST_FILE, Line, Manifest, is_plain};

@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use outpost_types::hex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
@@ -240,11 +241,6 @@ fn random() -> Result<[u8; KEY_BYTES], ConfigError> {
     getrandom::fill(&mut bytes)
         .map_err(|error| ConfigError::chain("no randomness for a key", &error))?;
     Ok(bytes)
-}
-
-/// Two lower-case digits a byte.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the key in `path`; makes one when there is none and `may_create`.

@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 
 use outpost_engine::KeyFile;
+use outpost_types::hex;
 use sha2::{Digest as _, Sha256};
 
 use super::Config;
-use crate::datadir::{DataDir, hex};
+use crate::datadir::DataDir;
 
 /// Name of the key in a service manager's directory of credentials, and of the default file.
 const KEY_NAME: &str = "secrets.key";

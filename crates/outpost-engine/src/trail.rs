@@ -11,7 +11,7 @@ use outpost_store::{AUDIT_ROWS_MAX, AuditFilter, AuditRange, AuditRow, StoreErro
 use outpost_types::limits::AUDIT_VERIFY_ROWS_MAX;
 use outpost_types::{
     ApiError, AuditActor, AuditApi, AuditCheck, AuditQuery, AuditView, ByteStream, ExportAudit,
-    KeyId, Page, TenantId, VerifyAudit,
+    KeyId, Page, TenantId, VerifyAudit, hex,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -215,15 +215,6 @@ fn line(row: &AuditRow) -> String {
 
 fn xor(a: [u8; NUMBER_BYTES], b: [u8; NUMBER_BYTES]) -> [u8; NUMBER_BYTES] {
     std::array::from_fn(|index| a[index] ^ b[index])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {

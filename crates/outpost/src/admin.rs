@@ -73,7 +73,7 @@ impl AdminKey {
         })?;
         let hash = self.key.hash();
         if self.remembered() != Some(hash) {
-            datadir::write_private(&self.marker, &datadir::hex(&hash.0))
+            datadir::write_private(&self.marker, &outpost_types::hex(&hash.0))
                 .with_context(|| format!("{} cannot be written", self.marker.display()))?;
         }
         Ok(caller)
