@@ -365,7 +365,7 @@ impl Clone<'_> {
         }
         let branch = &self.work.plan.branch;
         // What we pushed may be added to by any name; else only where nobody but Outpost pushes.
-        if since.map_or(branch.starts_with(OWN_PREFIX), |since| since == there) {
+        if since.map_or_else(|| branch.starts_with(OWN_PREFIX), |since| since == there) {
             self.fetch(&[&format!("+refs/heads/{branch}:{OLD_REF}")]).await?;
             let older = self.local("merge-base").args(["--is-ancestor", &there, commit]);
             if older.output().await.is_ok() {

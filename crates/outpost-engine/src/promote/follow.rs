@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outpost_core::{
-    Dispatch, DispatchSpec, FollowEvent, FollowState, FollowStep, FollowUp, Promotion,
-    PromotionEvent, PullState,
+    Dispatch, FollowEvent, FollowState, FollowStep, FollowUp, Promotion, PromotionEvent, PullState,
 };
 use outpost_promote::{LookAsk, LookCache, PromoteError};
 use outpost_types::limits::{TAG_BYTES_MAX, TAGS_COUNT_MAX};
@@ -315,7 +314,6 @@ impl Driver {
 
 /// What a round asks for: as the dispatch it goes on from, with the feedback as its task.
 fn request(parent: &Dispatch, promotion: DispatchId, task: &str) -> DispatchRequest {
-    let DispatchSpec { agent, .. } = &parent.spec;
     let spec = &parent.spec;
     let mut tags: Vec<String> =
         spec.tags.iter().filter(|tag| !tag.starts_with(TAG)).cloned().collect();
@@ -324,7 +322,7 @@ fn request(parent: &Dispatch, promotion: DispatchId, task: &str) -> DispatchRequ
     debug_assert!(tag.len() <= TAG_BYTES_MAX);
     tags.push(tag);
     DispatchRequest {
-        agent: agent.to_string(),
+        agent: spec.agent.to_string(),
         task: task.to_owned(),
         model_id: Some(spec.model_id.clone()),
         context_level: Some(spec.context_level),
