@@ -147,6 +147,18 @@ impl Api for HttpApi {
         Ok(page.items)
     }
 
+    async fn artifacts_with_previews(
+        &self,
+        id: DispatchId,
+        url_ttl: Duration,
+    ) -> Result<Vec<ArtifactView>, ApiError> {
+        let id = id.to_string();
+        let get = self.request(Method::GET, ["artifacts", &id]);
+        let get = get.query(&[("expiresIn", url_ttl.as_secs())]).query(&[("preview", true)]);
+        let (page, _): (Page<ArtifactView>, _) = self.unary(get, UNARY).await?;
+        Ok(page.items)
+    }
+
     async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
         let parts: Vec<&str> = name.split('/').collect();
         if parts.iter().any(|part| matches!(*part, "" | "." | "..")) {

@@ -4,6 +4,7 @@
 //! of each file, the length of the result in tokens, and the time per byte, which is constant.
 
 mod build;
+pub mod preview;
 pub mod scrub;
 
 pub use build::{

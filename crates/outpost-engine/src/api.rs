@@ -25,7 +25,7 @@ use crate::engine::{ApplyError, Engine};
 use crate::journal::{Journal, OUTPUT_FILE, tail_text};
 use crate::secrets::{Secrets, is_operator};
 use crate::streams::Growth;
-use crate::{artifacts, audit, context, pass, query, streams, usage};
+use crate::{artifacts, audit, context, pass, previews, query, streams, usage};
 
 /// How often a change of a network is tried when other clients come before it.
 const NETWORK_TRIES_MAX: u32 = 8;
@@ -152,6 +152,21 @@ impl Api for EngineApi {
         artifacts::list(&self.engine.kept_dir(id), id, expires_at)
     }
 
+    async fn artifacts_with_previews(
+        &self,
+        id: DispatchId,
+        url_ttl: Duration,
+    ) -> Result<Vec<ArtifactView>, ApiError> {
+        let mut views = self.artifacts(id, url_ttl).await?;
+        let has_secrets = !self.find(id).await?.spec.secrets.is_empty();
+        let kept_dir = self.engine.kept_dir(id);
+        let work = move || {
+            previews::add(&kept_dir, &mut views, has_secrets);
+            views
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| panicked())
+    }
+
     async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
         let first = name.split('/').next().unwrap_or(name);
         self.find_kept(id, Kept::of(first)).await?;
@@ -234,7 +249,6 @@ impl Api for EngineApi {
 
     async fn rekey_secrets(&self) -> Result<RekeyView, ApiError> {
         let api = self.clone();
-        id: Option<DispatchId>,
         let work = async move { api.secrets().rekey(&api.caller).await };
         self.engine.inner.tasks.finish("secrets", work).await.unwrap_or_else(|| Err(panicked()))
     }
@@ -256,6 +270,7 @@ impl EngineApi {
     /// Accepts a dispatch, under an id that is on record already if there is one.
     pub(crate) async fn accept(
         &self,
+        id: Option<DispatchId>,
         request: DispatchRequest,
         idempotency_key: Option<String>,
     ) -> Result<Created, ApiError> {

@@ -28,6 +28,7 @@ pub(crate) fn list(
         name,
         size_bytes,
         expires_at,
+        preview: None,
     };
     Ok(names.into_iter().map(view).collect())
 }

@@ -20,6 +20,7 @@ mod keys;
 mod live;
 mod pass;
 mod placer;
+mod previews;
 mod promote;
 mod query;
 mod retention;

@@ -72,6 +72,7 @@ pub fn artifact(name: &str) -> [String; 3] {
     let text = |value: HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let config = ServerConfig::new(([127, 0, 0, 1], 1).into(), SigningKey::new([7; 32]));
     let mut view = outpost_types::ArtifactView {
+        preview: None,
         name: name.to_owned(),
         size_bytes: 0,
         content_type: String::new(),

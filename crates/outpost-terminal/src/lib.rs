@@ -7,6 +7,7 @@
 
 mod access;
 mod agents;
+mod artifacts;
 mod card;
 mod context;
 mod diff;
@@ -28,6 +29,7 @@ mod samples;
 
 pub use access::{audit, keys, tenants};
 pub use agents::{LocalAgent, local_agents};
+pub use artifacts::{artifact_previews, artifacts};
 pub use card::card;
 pub use context::context;
 pub use diff::patch;

@@ -89,6 +89,15 @@ pub trait Api: PromoteApi + WebhookApi + KeysApi + TenantsApi + AuditApi + Send 
         url_ttl: Duration,
     ) -> Result<Vec<ArtifactView>, ApiError>;
 
+    /// The same with previews of the first 100 of them. Where nobody makes any, there are none.
+    async fn artifacts_with_previews(
+        &self,
+        id: DispatchId,
+        url_ttl: Duration,
+    ) -> Result<Vec<ArtifactView>, ApiError> {
+        self.artifacts(id, url_ttl).await
+    }
+
     /// One kept file.
     async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError>;
 

@@ -19,4 +19,30 @@ pub struct ArtifactView {
     /// When the address stops working.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
+    /// How it begins; only where it was asked for, and only of text and of pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<ArtifactPreview>,
+}
+
+/// What can be shown of a kept file without opening it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum ArtifactPreview {
+    /// The beginning of a text.
+    Text {
+        /// At most 4,096 bytes, without control characters but line ends and tabs, and without secrets of known
+        /// shapes. An agent wrote it: it is text and nothing else.
+        text: String,
+        /// Whether there is more.
+        truncated: bool,
+        /// Whether a secret was masked.
+        masked: bool,
+    },
+    /// The size of a picture, as its header says.
+    Image {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
 }

@@ -33,7 +33,7 @@ mod workspace;
 pub use agent::{AgentId, BuiltinAgent, Provider, Resources, Tier};
 pub use api::{Api, ByteStream, EventStream, LogQuery, LogStream};
 pub use api_key::{CreateKey, CreatedKey, KeyQuery, KeyView, KeysApi, RotateKey};
-pub use artifact::ArtifactView;
+pub use artifact::{ArtifactPreview, ArtifactView};
 pub use audit::{
     AuditActor, AuditApi, AuditCheck, AuditQuery, AuditView, ExportAudit, VerifyAudit,
 };

@@ -31,6 +31,8 @@ const SIGNATURE_BYTES_MAX: usize = 64;
         ("id" = String, Path, description = "Id of the dispatch"),
         ("expiresIn" = Option<u64>, Query, minimum = 60, maximum = 86400,
             description = "Life of the signed addresses, seconds; 3,600 when absent"),
+        ("preview" = Option<bool>, Query,
+            description = "Also how the first 100 files begin: texts, and the size of pictures"),
     ),
     responses((status = 200, description = "The files", body = Page<ArtifactView>)),
 )]
@@ -44,8 +46,14 @@ pub(crate) async fn list(
     let seconds = query
         .number("expiresIn", SIGNED_URL_SECONDS_MIN..=SIGNED_URL_SECONDS_MAX)?
         .unwrap_or(SIGNED_URL_SECONDS_DEFAULT);
+    let preview = query.flag("preview")?;
     query.finish()?;
-    let mut items = session.api.artifacts(id, Duration::from_secs(seconds)).await?;
+    let life = Duration::from_secs(seconds);
+    let mut items = if preview {
+        session.api.artifacts_with_previews(id, life).await?
+    } else {
+        session.api.artifacts(id, life).await?
+    };
     let expires_at = Timestamp::from_millis((now_seconds() + seconds) * 1000);
     for view in &mut items {
         files::sign(&shared.config, &session.caller.tenant, id, expires_at, view);

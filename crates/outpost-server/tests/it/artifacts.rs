@@ -103,6 +103,24 @@ async fn what_an_agent_made_never_runs_on_our_origin() {
 }
 
 #[tokio::test]
+async fn previews_are_there_when_they_are_asked_for_and_never_a_page() {
+    let server = Server::start().await;
+    let id = server.memory.add("local");
+    server.memory.keep(id, "x.html", b"kept");
+    for (query, shown) in [("", false), ("?preview=false", false), ("?preview=true", true)] {
+        let response = server.get(&format!("/artifacts/{id}{query}")).await;
+        assert_eq!(response.headers()["content-type"], "application/json");
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+        let list: Value = response.json().await.unwrap();
+        let preview = &list["items"][0]["preview"];
+        assert_eq!(preview["text"].as_str().is_some_and(|text| text.contains("<script>")), shown);
+        assert_eq!(preview["kind"].as_str(), shown.then_some("text"), "{query}");
+    }
+    let wrong = server.get(&format!("/artifacts/{id}?preview=maybe")).await;
+    assert_eq!(problem(wrong, 400, "invalid_field").await["field"], "preview");
+}
+
+#[tokio::test]
 async fn names_that_leave_the_directory_do_not_exist() {
     let server = Server::start().await;
     let id = server.memory.add("local");

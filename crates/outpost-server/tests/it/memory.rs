@@ -502,9 +502,25 @@ impl Api for Session {
                 content_type: "text/plain".into(),
                 url: String::new(),
                 expires_at: Timestamp::from_millis(0),
+                preview: None,
             });
             views.collect()
         })
+    }
+
+    async fn artifacts_with_previews(
+        &self,
+        id: DispatchId,
+        url_ttl: Duration,
+    ) -> Result<Vec<ArtifactView>, ApiError> {
+        let mut views = self.artifacts(id, url_ttl).await?;
+        for view in &mut views {
+            let text = "<script>alert(1)</script>".to_owned();
+            let preview =
+                outpost_types::ArtifactPreview::Text { text, truncated: true, masked: false };
+            view.preview = Some(preview);
+        }
+        Ok(views)
     }
 
     async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {
