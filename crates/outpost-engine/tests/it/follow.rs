@@ -72,6 +72,16 @@ impl Followed {
         tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to that")
     }
 
+    /// Waits until the branch holds this commit.
+    async fn until_branch(&self, branch: &str, commit: &str) {
+        let waiting = async {
+            while self.scene.host.branch(branch).as_deref() != Some(commit) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("it is pushed");
+    }
+
     async fn until_ended(&self) -> FollowUpEnd {
         self.until(|follow| follow.ended.is_some()).await.ended.unwrap()
     }
@@ -148,12 +158,7 @@ async fn a_failed_check_is_dealt_with_over_restarts_at_every_step() {
     followed.scene.host.fail_with(Fault::PushAndFallSilent);
     let commit = followed.leave(first(run.id), "calc.txt", "1\n2\n5\n");
     let branch = followed.view().await.branch;
-    let waiting = async {
-        while followed.scene.host.branch(&branch).as_deref() != Some(commit.as_str()) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it is pushed");
+    followed.until_branch(&branch, &commit).await;
     assert_eq!(followed.view().await.follow_up.unwrap().status, FollowUpStatus::Pushing);
     followed.scene = followed.scene.next().await;
     let pushed = followed.until(|follow| follow.commit == commit).await;

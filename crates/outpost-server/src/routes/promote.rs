@@ -7,7 +7,8 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use outpost_types::limits::{
-    PROMOTE_BODY_BYTES_MAX, PROMOTE_BRANCH_BYTES_MAX, PROMOTE_TITLE_BYTES_MAX, WAIT_SECONDS_MAX,
+    FOLLOW_ROUNDS_MAX, PROMOTE_BODY_BYTES_MAX, PROMOTE_BRANCH_BYTES_MAX, PROMOTE_TITLE_BYTES_MAX,
+    WAIT_SECONDS_MAX,
 };
 use outpost_types::{ApiError, ErrorCode, PromoteRequest, PromotionView};
 
@@ -124,6 +125,10 @@ pub(crate) fn check(request: &PromoteRequest) -> Result<(), ApiError> {
         if value.as_ref().is_some_and(|value| !(1..=bytes_max).contains(&value.len())) {
             return Err(ApiError::field(name, format!("`{name}` must be 1 to {bytes_max} bytes.")));
         }
+    }
+    if request.feedback.is_some_and(|feedback| feedback.rounds > FOLLOW_ROUNDS_MAX) {
+        let message = format!("`feedback.rounds` must be 0 to {FOLLOW_ROUNDS_MAX}.");
+        return Err(ApiError::field("feedback.rounds", message));
     }
     Ok(())
 }

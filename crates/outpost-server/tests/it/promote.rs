@@ -43,4 +43,8 @@ async fn only_ones_own_dispatches_can_be_promoted() {
     let post = server.request(Method::POST, "/promote").json(&json!({"dispatchId": "nonsense"}));
     let document = problem(post.send().await.unwrap(), 400, "invalid_field").await;
     assert_eq!(document["field"], "dispatchId");
+    let often = json!({"dispatchId": PROMOTED, "feedback": {"rounds": 6}});
+    let post = server.request(Method::POST, "/promote").json(&often);
+    let document = problem(post.send().await.unwrap(), 400, "invalid_field").await;
+    assert_eq!(document["field"], "feedback.rounds");
 }

@@ -149,6 +149,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rounds_of_feedback_are_asked_for_and_their_end_is_told() {
+        let (ui, _, notes) = Ui::captured(Verbosity::default());
+        let api = FakeApi::default();
+        let args = PromoteArgs {
+            id: "last".into(),
+            follow_up: Some(2),
+            allow_secrets: true,
+            ..PromoteArgs::default()
+        };
+        run(&ui, &api, &args).await.unwrap();
+        let feedback = Feedback { rounds: 2, ci_failures: None, review_comments: None };
+        let asked = PromoteRequest {
+            allow_secrets: Some(true),
+            feedback: Some(feedback),
+            ..PromoteRequest::of(fake::id(2))
+        };
+        assert_eq!(api.calls(), [Call::Promote(asked)]);
+        let mut view = FollowUpView {
+            status: outpost_types::FollowUpStatus::Working,
+            rounds: 2,
+            rounds_used: 1,
+            commit: "c".repeat(40),
+            dispatch_id: Some(fake::id(3)),
+            until: outpost_types::Timestamp::from_millis(1),
+            ended: None,
+            message: None,
+        };
+        follow_up(&ui, &view);
+        assert!(notes.text().contains("1 of 2 rounds"), "{}", notes.text());
+        view.ended = Some(FollowUpEnd::NeedsConsent);
+        view.message = Some("It touches \u{1b}[2Jci.yml.".into());
+        follow_up(&ui, &view);
+        let told = notes.text();
+        assert!(told.contains("need your consent") && told.contains("outpost diff"), "{told}");
+        assert!(!told.contains('\u{1b}'), "{told}");
+    }
+
+    #[tokio::test]
     async fn a_failure_is_the_exit_code_and_says_what_to_do() {
         let (ui, out, _) = Ui::captured(Verbosity::default());
         let api = FakeApi::default();
