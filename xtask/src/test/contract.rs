@@ -57,25 +57,31 @@ fn install(bench: &Bench) -> Result<PathBuf, Outcome> {
 /// Installs a package of Python's registry into a folder of its own in the cache, if it is not there.
 pub(super) fn python_tool(bench: &Bench, name: &str, version: &str) -> Result<PathBuf, Outcome> {
     let folder = bench.cache.join(format!("{name}-{version}"));
+    python_into(bench, &folder, &format!("{name}=={version}"))?;
+    Ok(folder)
+}
+
+/// The same into this folder, which holds nothing else.
+pub(super) fn python_into(bench: &Bench, folder: &Path, package: &str) -> Result<(), Outcome> {
     let done = folder.join("installed");
-    if done.exists() {
-        return Ok(folder);
+    let version = package.rsplit('=').next().unwrap_or(package);
+    if std::fs::read_to_string(&done).is_ok_and(|there| there == version) {
+        return Ok(());
     }
     let Some(python) = python() else {
         return Err(Outcome::Skipped("no Python 3.10 to 3.12 with venv".to_owned()));
     };
-    let made = bench.make_cache().and_then(|()| match std::fs::remove_dir_all(&folder) {
+    let made = bench.make_cache().and_then(|()| match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     });
     made.map_err(|error| Outcome::Failed(format!("making {}: {error}", folder.display())))?;
-    let package = format!("{name}=={version}");
     let text = folder.display().to_string();
     let steps = [
         bench.command(python, &["-m", "venv", &text]),
         bench.command(
             folder.join("bin/pip"),
-            &["install", "--quiet", "--disable-pip-version-check", &package],
+            &["install", "--quiet", "--disable-pip-version-check", package],
         ),
     ];
     for step in steps {
@@ -84,8 +90,7 @@ pub(super) fn python_tool(bench: &Bench, name: &str, version: &str) -> Result<Pa
             return Err(Outcome::Skipped(format!("could not be installed: {reason}")));
         }
     }
-    std::fs::write(done, version).map_err(|error| Outcome::Failed(error.to_string()))?;
-    Ok(folder)
+    std::fs::write(done, version).map_err(|error| Outcome::Failed(error.to_string()))
 }
 
 fn run(bench: &Bench, binary: &Path, tool: &Path) -> anyhow::Result<Outcome> {

@@ -79,6 +79,9 @@ pub(super) fn all(quick: bool) -> Vec<Step> {
         steps.push(Step::new("demo", |bench, _| demo(bench)));
         steps.push(Step::new("clients", |bench, _| clients(bench, &bench.root.join(BINARY))));
         steps.push(Step::new("schemathesis", |bench, _| contract(bench, &bench.root.join(BINARY))));
+        steps.push(Step::new("MCP", |bench, counts| {
+            mcp::check(bench, &bench.root.join(BINARY), counts)
+        }));
         let deny = Step::new("cargo-deny", deny);
         // Tidy holds licences, bans and sources everywhere; building cargo-deny takes minutes.
         steps.push(Step { required_in_ci: false, ..deny });
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn quick_leaves_out_installs_and_minutes() {
         assert_eq!(names(true), ["format", "tidy", "clippy", "build", "tests"]);
-        assert_eq!(names(false).len(), 16);
+        assert_eq!(names(false).len(), 17);
     }
 
     #[test]
