@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use outpost_types::{Api as _, DrainRequest, DrainView, FleetApi, FleetView, ResumeRequest};
 use outpost_types::{
     ApiError, ApiKeyStatus, AuditActor, AuditApi, AuditCheck, AuditQuery, AuditView, ByteStream,
     CreateKey, CreateTenant, CreatedKey, ExportAudit, KeyId, KeyQuery, KeyView, KeysApi, Page,
@@ -95,6 +96,22 @@ impl TenantsApi for FakeApi {
         };
         let quotas = request.quotas.unwrap_or_else(|| tenant_view(id.clone()).quotas);
         Ok(TenantView { status, quotas, ..tenant_view(id) })
+    }
+}
+
+#[async_trait]
+impl FleetApi for FakeApi {
+    async fn drain_fleet(&self, request: DrainRequest) -> Result<FleetView, ApiError> {
+        let mut fleet = self.fleet().await?;
+        let drain = DrainView { since: Timestamp::from_millis(1), reason: request.reason };
+        match fleet.agents.iter_mut().find(|agent| Some(&agent.agent) == request.agent.as_ref()) {
+            Some(agent) => agent.draining = Some(drain),
+            None => fleet.draining = Some(drain),
+        }
+        Ok(fleet)
+    }
+    async fn resume_fleet(&self, _: ResumeRequest) -> Result<FleetView, ApiError> {
+        self.fleet().await
     }
 }
 

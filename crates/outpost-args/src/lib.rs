@@ -9,6 +9,7 @@ mod bench;
 mod context;
 mod dispatch;
 mod mcp;
+mod fleet;
 mod operate;
 mod promote;
 mod read;
@@ -33,6 +34,7 @@ pub use context::{ContextArgs, ContextCommand, PreviewArgs, ShowContextArgs};
 pub use dispatch::{ContextArg, DispatchArgs};
 pub use mcp::{McpArgs, McpClient, McpCommand, McpInstallArgs};
 pub use operate::{
+pub use fleet::{DrainArgs, FleetArgs, FleetCommand, ResumeArgs};
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
     ScriptedArgs, ServeArgs,
 };
@@ -173,8 +175,8 @@ pub enum Command {
     Audit(AuditArgs),
     /// What was used: tokens and dollars, summed up
     Usage(UsageArgs),
-    /// What can run on the server, and what runs now
-    Fleet,
+    /// What can run on the server, and what runs now; draining it
+    Fleet(FleetArgs),
     /// Serve AI assistants: an MCP server on standard input and output
     Mcp(McpArgs),
     /// Check this machine and say what to do

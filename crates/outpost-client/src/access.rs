@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outpost_types::{
     ApiError, AuditApi, AuditCheck, AuditQuery, AuditView, ByteStream, CreateKey, CreateTenant,
-    CreatedKey, ExportAudit, KeyId, KeyQuery, KeyView, KeysApi, Page, RotateKey, TenantId,
-    TenantQuery, TenantView, TenantsApi, UpdateTenant, VerifyAudit,
+    CreatedKey, DrainRequest, ExportAudit, FleetApi, FleetView, KeyId, KeyQuery, KeyView, KeysApi,
+    Page, ResumeRequest, RotateKey, TenantId, TenantQuery, TenantView, TenantsApi, UpdateTenant,
+    VerifyAudit,
 };
 use reqwest::Method;
 
@@ -67,6 +68,19 @@ impl TenantsApi for HttpApi {
     ) -> Result<TenantView, ApiError> {
         let patch = self.request(Method::PATCH, ["tenants", tenant_id(&id)?]);
         Ok(self.unary(patch.json(&request), UNARY).await?.0)
+    }
+}
+
+#[async_trait]
+impl FleetApi for HttpApi {
+    async fn drain_fleet(&self, request: DrainRequest) -> Result<FleetView, ApiError> {
+        let post = self.request(Method::POST, ["fleet", "drain"]).json(&request);
+        Ok(self.unary(post, UNARY).await?.0)
+    }
+
+    async fn resume_fleet(&self, request: ResumeRequest) -> Result<FleetView, ApiError> {
+        let post = self.request(Method::POST, ["fleet", "resume"]).json(&request);
+        Ok(self.unary(post, UNARY).await?.0)
     }
 }
 

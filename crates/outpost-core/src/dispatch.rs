@@ -103,6 +103,8 @@ pub enum QueueReason {
     Retry,
     /// Another dispatch is in its persistent workspace, or before it in the line for it.
     Workspace,
+    /// The operator drains the host or the agent.
+    Draining,
 }
 
 impl QueueReason {
@@ -114,6 +116,7 @@ impl QueueReason {
             Self::TenantLimit => "all slots of this tenant are taken",
             Self::HostLimit => "all slots of this host are taken",
             Self::Retry => "the worker could not be made; trying again in a moment",
+            Self::Draining => "the operator lets nothing new start here for now",
             Self::Workspace => "another dispatch of this user works in the same workspace",
         }
     }

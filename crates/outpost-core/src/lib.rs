@@ -7,6 +7,7 @@
 
 mod budget;
 mod dispatch;
+mod drain;
 mod effect;
 mod event;
 mod line;
@@ -24,6 +25,7 @@ pub use budget::{
     THRESHOLD_PERCENT, Tokens, UNPRICED_MODEL_BYTES_MAX, UNPRICED_MODELS_MAX, USD_MAX,
 };
 pub use dispatch::{Dispatch, Facts, QueueReason, State, Stop};
+pub use drain::{Drain, Drains};
 pub use effect::{Effect, Transition, effects};
 pub use event::{AgentVerdict, Event, ExitFacts, PreparedFacts, ResultFacts};
 pub use notice::{

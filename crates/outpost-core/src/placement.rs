@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use outpost_types::{AgentId, DispatchId, Priority, TenantId, Timestamp};
 
 use crate::dispatch::{Dispatch, QueueReason, State};
+use crate::drain::Drains;
 use crate::line::{self, Line, Lines};
 
 /// Most live attempts at once.
@@ -119,7 +120,7 @@ impl Wish {
 }
 
 /// Everybody who waits, every slot in use, and whatever time alone will change, kept in step with the
-/// records by [`Queue::observe`]. It holds nothing that cannot be counted again from them.
+/// records by [`Queue::observe`]. It holds nothing that cannot be counted again from them but the drains.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Queue {
     slots: Slots,
@@ -129,9 +130,26 @@ pub struct Queue {
     lines: Lines,
     alarms: BTreeSet<(Timestamp, DispatchId)>,
     waiting: usize,
+    drains: Drains,
 }
 
 impl Queue {
+    /// Nothing of what these hold is placed. They are on record apart from the dispatches.
+    pub fn set_drains(&mut self, drains: Drains) {
+        self.drains = drains;
+    }
+
+    /// What nothing is placed of.
+    #[must_use]
+    pub const fn drains(&self) -> &Drains {
+        &self.drains
+    }
+
+    fn refusal(&self, agent: &AgentId, tenant: &TenantId, limits: &Limits) -> Option<QueueReason> {
+        let drained = self.drains.hold(agent).then_some(QueueReason::Draining);
+        drained.or_else(|| self.slots.refusal(agent, tenant, limits))
+    }
+
     /// Takes note of a change of a record; `before` is `None` for a new one.
     pub fn observe(&mut self, before: Option<&Dispatch>, after: &Dispatch) {
         if let Some(before) = before {
@@ -229,9 +247,8 @@ impl Queue {
                 self.enter(wish);
             }
         }
-        let may_go = |(tenant, agent): &(TenantId, AgentId)| {
-            self.slots.refusal(agent, tenant, limits).is_none()
-        };
+        let may_go =
+            |(tenant, agent): &(TenantId, AgentId)| self.refusal(agent, tenant, limits).is_none();
         let heads = self.ready.iter().filter(|(key, _)| may_go(key));
         let heads = heads.filter_map(|(key, ranks)| Some((&key.0, ranks.first()?)));
         let (_, rank) =
@@ -260,7 +277,7 @@ impl Queue {
         match waits(dispatch)? {
             Some(_) if self.held_back.contains_key(&dispatch.id) => Some(QueueReason::Retry),
             _ if self.lines.holds_up(dispatch) => Some(QueueReason::Workspace),
-            _ => self.slots.refusal(&dispatch.spec.agent, &dispatch.tenant, limits),
+            _ => self.refusal(&dispatch.spec.agent, &dispatch.tenant, limits),
         }
     }
 

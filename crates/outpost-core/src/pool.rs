@@ -22,7 +22,7 @@ mod window;
 mod worker;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use outpost_types::{AgentId, AttemptId, Tier, Timestamp};
 
@@ -129,6 +129,8 @@ pub enum Event {
     Drain,
     /// The end of [`Drain`](Self::Drain).
     Undrain,
+    /// The same for single agents: exactly these have no new workers.
+    DrainAgents(BTreeSet<AgentId>),
     /// The time of [`Pool::wake_at`] has come.
     Tick,
 }
@@ -335,7 +337,7 @@ impl Pool {
             return (Ok(worker), effects);
         }
         self.turn += 1;
-        let answer = pool.claim(claim, self.draining);
+        let answer = pool.claim(claim, self.draining || pool.draining);
         pool.note(answer, self.turn, now);
         if targets < self.config.warm_max {
             pool.grow(answer, self.waiting, now);
@@ -378,6 +380,11 @@ impl Pool {
             }
             Event::Drain => self.draining = true,
             Event::Undrain => self.draining = false,
+            Event::DrainAgents(drained) => {
+                for (agent, pool) in &mut self.agents {
+                    pool.draining = drained.contains(agent);
+                }
+            }
             Event::Tick => {}
             Event::Started { worker }
             | Event::BuildFailed { worker, .. }
@@ -458,7 +465,7 @@ impl Pool {
 
     fn settle(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         for pool in self.agents.values_mut() {
-            if self.draining {
+            if self.draining || pool.draining {
                 pool.stop_warm(StopReason::Draining, now, effects);
             }
             pool.settle(now, effects);

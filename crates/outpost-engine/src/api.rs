@@ -12,10 +12,10 @@ use outpost_types::limits::{
     OUTPUT_TAIL_BYTES_MAX,
 };
 use outpost_types::{
-    AgentView, Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, ContextView,
-    Created, Day, DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData,
-    EventStream, FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page, PutSecret,
-    RekeyView, SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
+    Api, ApiError, ArtifactView, ByteStream, Caller, CancelRequest, ContextView, Created, Day,
+    DispatchId, DispatchRequest, DispatchStatus, DispatchView, ErrorCode, EventData, EventStream,
+    FleetView, ListQuery, LogQuery, LogStream, NetworkRequest, Page, PutSecret, RekeyView,
+    SecretName, SecretScope, SecretView, UsageQuery, UsageReport, WorkspaceView,
 };
 use sha2::{Digest as _, Sha256};
 use tracing::{error, info};
@@ -174,28 +174,7 @@ impl Api for EngineApi {
     }
 
     async fn fleet(&self) -> Result<FleetView, ApiError> {
-        let (slots, waiting) = {
-            let queue = self.engine.inner.waiting.queue();
-            (queue.slots().clone(), queue.waiting())
-        };
-        let limits = &self.engine.inner.config.limits;
-        let runner = &self.engine.inner.runner;
-        let with_counts = |view: AgentView| match view.agent.parse() {
-            Ok(agent) => AgentView {
-                concurrency_max: limits.of_agent(&agent),
-                running: slots.of_agent(&agent),
-                ..view
-            },
-            Err(_) => view,
-        };
-        Ok(FleetView {
-            fleet: runner.fleet().to_owned(),
-            running: slots.total(),
-            queued: u32::try_from(waiting).unwrap_or(u32::MAX),
-            concurrency_max: limits.host_attempts_max,
-            scripted_model: runner.scripted_model(),
-            agents: runner.agents(&self.caller.tenant).await.into_iter().map(with_counts).collect(),
-        })
+        Ok(self.fleet_view().await)
     }
 
     async fn put_secret(

@@ -126,6 +126,7 @@ impl Engine {
             }),
         };
         engine.load_access().await?;
+        engine.load_drains().await?;
         engine.inner.config.secrets.settle().await;
         engine.recover().await?;
         engine.inner.tasks.spawn(TaskKind::Placer, "all", crate::placer::run(engine.clone()));

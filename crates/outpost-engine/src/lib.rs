@@ -15,6 +15,7 @@ mod clock;
 mod context;
 mod effects;
 mod engine;
+mod fleet;
 mod journal;
 mod keys;
 mod live;

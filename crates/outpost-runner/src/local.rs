@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use outpost_agents::{Agent, Installed, Registry};
-use outpost_core::AgentDefaults;
+use outpost_core::{AgentDefaults, Drains};
 use outpost_gateway::gateway::Gateway;
 use outpost_sandbox::{Reattached, Sandbox, SandboxError};
 use outpost_types::{
@@ -210,6 +210,7 @@ impl Runner for LocalRunner {
                 running: 0,
                 pinned_version: profile.version.clone().unwrap_or_default(),
                 availability: AgentAvailability { available: reason.is_none(), reason },
+                draining: None,
                 pool: pools.remove(&profile.id),
             });
         }
@@ -262,6 +263,10 @@ impl Runner for LocalRunner {
 
     fn load(&self, attempts: u32, waiting: u32) {
         self.parts.warm.load(attempts, waiting);
+    }
+
+    fn drain(&self, drains: &Drains) {
+        self.parts.warm.drain(drains);
     }
 
     fn repo_name(&self, repo: &str) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use outpost_core::{AgentDefaults, DispatchSpec, ExitFacts, PreparedFacts, ResultFacts};
+use outpost_core::{Drains, AgentDefaults, DispatchSpec, ExitFacts, PreparedFacts, ResultFacts};
 use outpost_types::{
     AgentView, ApiError, AttemptId, DispatchRequest, EventData, Failure, Network, TenantId,
     WorkspaceView,
@@ -197,6 +197,11 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
     /// have changed, and cheap; a fleet that prepares for what comes can use it.
     fn load(&self, attempts: u32, waiting: u32) {
         let _ = (attempts, waiting);
+    }
+
+    /// What nothing new is started of; told at the start and whenever it changes. Attempts that are placed go on.
+    fn drain(&self, drains: &Drains) {
+        let _ = drains;
     }
 
     /// The fleet's own work beside attempts, such as workers that wait for one. Begun once, after

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use outpost_agents::Installed;
+use outpost_core::Drains;
 use outpost_core::pool::{
     AgentFigures, AgentSizes, AskedSizes, Claim, Effect, Event, Fingerprint, Miss, Pool,
     PoolConfig, Stage, WorkerId,
@@ -138,6 +139,12 @@ impl Warm {
     /// How busy the host is.
     pub(crate) fn load(&self, attempts: u32, waiting: u32) {
         self.tell(&Event::Load { attempts, waiting });
+    }
+
+    /// Lets go of the workers of what is drained, and makes no more of them.
+    pub(crate) fn drain(&self, drains: &Drains) {
+        self.tell(&Event::DrainAgents(drains.agents.keys().cloned().collect()));
+        self.tell(if drains.host.is_some() { &Event::Drain } else { &Event::Undrain });
     }
 
     /// A worker for an attempt, or why there is none.

@@ -76,6 +76,8 @@ const GUARDED: [ErrorCode; 6] = [
         routes::verify_audit,
         routes::export_audit,
         routes::fleet,
+        routes::drain_fleet,
+        routes::resume_fleet,
         routes::health_fleet,
         routes::health,
         routes::live,

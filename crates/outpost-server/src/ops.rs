@@ -60,6 +60,8 @@ pub(crate) enum Op {
     VerifyAudit,
     ExportAudit,
     Fleet,
+    DrainFleet,
+    ResumeFleet,
     HealthFleet,
     Health,
     Live,
@@ -122,7 +124,7 @@ const CREATE_TENANT_ERRORS: &[ErrorCode] = &[
 
 impl Op {
     /// All of them.
-    pub(crate) const ALL: [Self; 48] = [
+    pub(crate) const ALL: [Self; 50] = [
         Self::CreateDispatch,
         Self::GetDispatch,
         Self::CancelDispatch,
@@ -165,6 +167,8 @@ impl Op {
         Self::VerifyAudit,
         Self::ExportAudit,
         Self::Fleet,
+        Self::DrainFleet,
+        Self::ResumeFleet,
         Self::HealthFleet,
         Self::Health,
         Self::Live,
@@ -209,6 +213,8 @@ impl Op {
             Self::VerifyAudit => "/audit/verify",
             Self::ExportAudit => "/audit/export",
             Self::Fleet => "/fleet",
+            Self::DrainFleet => "/fleet/drain",
+            Self::ResumeFleet => "/fleet/resume",
             Self::HealthFleet => "/health/fleet",
             Self::Health => "/health",
             Self::Live => "/health/live",
@@ -223,6 +229,7 @@ impl Op {
         match self {
             Self::CreateDispatch | Self::RekeySecrets | Self::Promote | Self::Mcp => Method::POST,
             Self::CreateWebhook | Self::TestWebhook | Self::ReplayDelivery => Method::POST,
+            Self::DrainFleet | Self::ResumeFleet => Method::POST,
             Self::DeleteWebhook => Method::DELETE,
             Self::CreateKey | Self::RotateKey | Self::CreateTenant => Method::POST,
             Self::PutSecret => Method::PUT,
@@ -274,6 +281,8 @@ impl Op {
             | Self::DeleteWebhook
             | Self::TestWebhook
             | Self::Deliveries
+            | Self::DrainFleet
+            | Self::ResumeFleet
             | Self::ReplayDelivery => Access::Key(Scope::Admin),
             Self::Artifact => Access::KeyOrSignature(Scope::Status),
             Self::Health
@@ -318,7 +327,7 @@ impl Op {
                 &[ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::WorkspaceInUse]
             }
             Self::Promote => PROMOTE_ERRORS,
-            Self::Mcp => &OF_A_BODY,
+            Self::Mcp | Self::DrainFleet | Self::ResumeFleet => &OF_A_BODY,
             Self::Events
             | Self::Logs
             | Self::Diff

@@ -103,6 +103,7 @@ pub async fn suite<F: AsyncFn() -> Fixture>(make: F) {
         trail::refused_changes_leave_none,
         tenants::tenants_compare_and_set,
         tenants::tenants_are_paged_and_bounded,
+        tenants::what_is_drained_is_one_record,
         trail::the_chain_holds,
         trail::filters_and_pages_meet,
         trail::parts_are_checked,

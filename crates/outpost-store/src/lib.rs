@@ -13,6 +13,7 @@
 mod audit;
 pub mod conformance;
 mod error;
+mod fleet;
 mod keys;
 mod memory;
 mod metrics;
@@ -32,6 +33,7 @@ pub use audit::{
     AUDIT_DETAIL_BYTES_MAX, AUDIT_ROWS_MAX, AuditEntry, AuditHead, AuditRange, AuditRow, BrokenAt,
 };
 pub use error::{Cause, StoreError};
+pub use fleet::Fleets;
 pub use keys::{
     API_KEY_PREFIX_CHARS, ApiKey, ApiKeyRecord, KEY_TOUCHES_MAX, KEYS_ROWS_MAX, KeyHash, KeyTouch,
     NotAKey, ReplaceKey,

@@ -2,6 +2,7 @@
 //!
 //! For tests and simulations. It has no bound of its own and no index: lists walk all records.
 
+mod fleet;
 mod outbox;
 mod promotions;
 mod retention;
@@ -51,6 +52,7 @@ struct State {
     leftovers: BTreeMap<DispatchId, crate::Ended>,
     promotions: promotions::Kept,
     tenants: tenants::Kept,
+    drains: outpost_core::Drains,
     usage: BTreeMap<UsageKey, UsageTotal>,
     audit: Vec<AuditRow>,
 }

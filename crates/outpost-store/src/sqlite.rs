@@ -10,6 +10,7 @@ mod backup;
 mod checkpoint;
 mod connect;
 mod files;
+mod fleet;
 mod list;
 mod log;
 mod outbox;

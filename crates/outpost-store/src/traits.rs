@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use outpost_core::{Dispatch, Notice, Promotion};
 use outpost_types::{ApiKeyStatus, DispatchId, KeyId, SecretName, TenantId, Timestamp};
 
+use crate::fleet::Fleets;
 use crate::outbox::Outbox;
 use crate::retention::Retention;
 use crate::tenants::Tenants;
@@ -283,6 +284,7 @@ pub trait Store:
     + EventHeads
     + Audits
     + Tenants
+    + Fleets
     + Secrets
     + Usages
     + Promotions

@@ -1,6 +1,6 @@
 //! What can run on a server and what runs now, as text.
 
-use outpost_types::{FleetView, PoolView};
+use outpost_types::{AgentView, DrainView, FleetView, PoolView};
 
 use crate::format::bytes;
 use crate::table::{Column, table};
@@ -30,11 +30,10 @@ pub fn fleet(surface: Surface, fleet: &FleetView) -> String {
         .agents
         .iter()
         .map(|agent| {
-            let available = agent.availability.available;
-            let reason = agent.availability.reason.as_deref().unwrap_or_default();
+            let (available, reason) = standing(agent);
             vec![
                 sanitize::line(&agent.agent),
-                if available { "yes" } else { "no" }.to_owned(),
+                available.to_owned(),
                 format!("{}/{}", agent.running, agent.concurrency_max),
                 agent
                     .pool
@@ -45,7 +44,7 @@ pub fn fleet(surface: Surface, fleet: &FleetView) -> String {
                 format!("{}", f64::from(agent.resources.cpu_millis) / 1_000.0),
                 bytes(agent.resources.memory_bytes),
                 sanitize::line(&agent.default_model_id),
-                sanitize::line(reason),
+                reason,
             ]
         })
         .collect();
@@ -59,7 +58,25 @@ pub fn fleet(surface: Surface, fleet: &FleetView) -> String {
     if fleet.scripted_model {
         heading.push_str(&surface.yellow("; the model is the scripted provider"));
     }
+    if let Some(drain) = &fleet.draining {
+        heading.push_str(&surface.yellow(&format!("; {}", drained(drain))));
+    }
     format!("{heading}\n\n{}", table(surface, &COLUMNS, &rows))
+}
+
+/// Whether an agent can run, and why not.
+fn standing(agent: &AgentView) -> (&'static str, String) {
+    let reason = agent.availability.reason.as_deref().map(sanitize::line);
+    match (&agent.draining, agent.availability.available) {
+        (Some(drain), true) => ("waits", drained(drain)),
+        (_, true) => ("yes", reason.unwrap_or_default()),
+        (_, false) => ("no", reason.unwrap_or_default()),
+    }
+}
+
+fn drained(drain: &DrainView) -> String {
+    let reason = drain.reason.as_deref().map(|reason| format!(" ({})", sanitize::line(reason)));
+    format!("draining since {}{}", drain.since, reason.unwrap_or_default())
 }
 
 /// Part of the attempts that got a warm worker since the server started.
@@ -73,6 +90,20 @@ fn hit_rate(pool: &PoolView) -> String {
 mod tests {
     use super::*;
     use crate::samples::{self, assert_golden};
+
+    #[test]
+    fn what_is_drained_says_why() {
+        let mut drained = samples::fleet();
+        let since = outpost_types::Timestamp::from_millis(0);
+        let drain = |reason: &str| Some(DrainView { since, reason: Some(reason.into()) });
+        drained.draining = drain("new disk\u{1b}[2J");
+        drained.agents[1].draining = drain("upgrade");
+        let text = fleet(Surface::PLAIN, &drained);
+        assert!(text.contains("draining since 1970-01-01T00:00:00.000Z (new disk"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        let codex = text.lines().find(|line| line.starts_with("codex")).unwrap();
+        assert!(codex.contains("waits") && codex.contains("(upgrade)"), "{codex}");
+    }
 
     #[test]
     fn agents_with_reasons() {

@@ -234,6 +234,7 @@ pub(crate) fn fleet() -> FleetView {
             available: reason.is_none(),
             reason: reason.map(Into::into),
         },
+        draining: None,
         pool: reason.is_none().then(|| PoolView {
             min: 1,
             max: 3,
@@ -251,6 +252,7 @@ pub(crate) fn fleet() -> FleetView {
         queued: 0,
         concurrency_max: 10,
         scripted_model: true,
+        draining: None,
         agents: vec![
             agent(
                 "claude",

@@ -10,9 +10,9 @@ use futures_core::Stream;
 
 use crate::{
     ApiError, ArtifactView, AuditApi, CancelRequest, ContextView, Created, DispatchId,
-    DispatchRequest, DispatchView, EventEnvelope, FleetView, KeysApi, ListQuery, NetworkRequest,
-    Page, PromoteApi, PutSecret, RekeyView, SecretName, SecretScope, SecretView, TenantsApi,
-    UsageQuery, UsageReport, WebhookApi, WorkspaceView,
+    DispatchRequest, DispatchView, EventEnvelope, FleetApi, FleetView, KeysApi, ListQuery,
+    NetworkRequest, Page, PromoteApi, PutSecret, RekeyView, SecretName, SecretScope, SecretView,
+    TenantsApi, UsageQuery, UsageReport, WebhookApi, WorkspaceView,
 };
 
 /// Events in order, from where the reader asked; ends after the terminal one.
@@ -35,7 +35,9 @@ pub struct LogQuery {
 ///
 /// Every method may fail with [`ApiError`]; ids of other tenants answer `not_found`.
 #[async_trait]
-pub trait Api: PromoteApi + WebhookApi + KeysApi + TenantsApi + AuditApi + Send + Sync {
+pub trait Api:
+    PromoteApi + WebhookApi + KeysApi + TenantsApi + AuditApi + FleetApi + Send + Sync
+{
     /// Accepts a task. When this returns, the dispatch is on disk.
     async fn create_dispatch(
         &self,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Resources, Tier};
+use crate::{ApiError, Resources, Tier, Timestamp};
 
 /// Answer to `GET /fleet`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -20,8 +21,58 @@ pub struct FleetView {
     pub concurrency_max: u32,
     /// Whether the model is the scripted provider instead of a real one.
     pub scripted_model: bool,
+    /// Nothing is started on this host until the operator resumes it; absent usually.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<DrainView>,
     /// Every known agent.
     pub agents: Vec<AgentView>,
+}
+
+/// Since when nothing new is started, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainView {
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Body of `POST /fleet/drain`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Only this agent; the whole host when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 32)]
+    pub agent: Option<String>,
+    /// Why; shown to everybody who may read the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256)]
+    pub reason: Option<String>,
+}
+
+/// Body of `POST /fleet/resume`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResumeRequest {
+    /// Only this agent; the whole host when absent. Agents that are drained by name stay so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 32)]
+    pub agent: Option<String>,
+}
+
+/// Draining a host or one of its agents. Only for the operator.
+#[async_trait]
+pub trait FleetApi {
+    /// Starts nothing new: what runs goes on, what is accepted waits, warm workers are let go. On disk when this
+    /// returns. Once more changes the reason.
+    async fn drain_fleet(&self, request: DrainRequest) -> Result<FleetView, ApiError>;
+
+    /// The end of that; of what is not drained, nothing changes.
+    async fn resume_fleet(&self, request: ResumeRequest) -> Result<FleetView, ApiError>;
 }
 
 /// One agent and whether it can run.
@@ -44,6 +95,9 @@ pub struct AgentView {
     pub pinned_version: String,
     /// Whether it can run, and if not why.
     pub availability: AgentAvailability,
+    /// Nothing of it is started until the operator resumes it; absent usually. Dispatches are accepted, and wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<DrainView>,
     /// Its warm workers; absent where the fleet has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolView>,

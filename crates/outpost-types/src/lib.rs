@@ -47,7 +47,11 @@ pub use dispatch::{
 pub use error::{ApiError, ErrorCode, Problem};
 pub use event::{Attention, BudgetScope, EventData, EventEnvelope, LogStreamName, ToolPhase};
 pub use failure::{Failure, FailureCode};
-pub use fleet::{AgentAvailability, AgentView, FleetView, Health, PoolView};
+pub use feedback::{Feedback, FollowUpEnd, FollowUpStatus, FollowUpView};
+pub use fleet::{
+    AgentAvailability, AgentView, DrainRequest, DrainView, FleetApi, FleetView, Health, PoolView,
+    ResumeRequest,
+};
 pub use hex::hex;
 pub use id::{AttemptId, DispatchId, IdError, KeyId, TenantId, WebhookId};
 pub use key::{Admission, ApiKeyStatus, Caller, Scope};

@@ -81,6 +81,8 @@ pub const CHECK_SECONDS_MAX: u64 = 300;
 pub const SETUP_COMMANDS_COUNT_MAX: usize = 8;
 /// Longest setup command of a dispatch, bytes.
 pub const SETUP_COMMAND_BYTES_MAX: usize = 2_048;
+/// Longest reason for draining a host or an agent, bytes.
+pub const DRAIN_REASON_BYTES_MAX: usize = 256;
 /// Most secrets a dispatch may name.
 pub const DISPATCH_SECRETS_COUNT_MAX: usize = 32;
 /// Most hosts a dispatch may add to its network.

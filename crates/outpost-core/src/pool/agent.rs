@@ -55,6 +55,8 @@ pub(super) struct AgentPool {
     failures: u32,
     /// The last idle worker that went was not claimed but lost.
     lost: bool,
+    /// No new workers of this agent alone.
+    pub(super) draining: bool,
 }
 
 impl AgentPool {
@@ -75,6 +77,7 @@ impl AgentPool {
             built_turn: 0,
             failures: 0,
             lost: false,
+            draining: false,
         }
     }
 
@@ -103,7 +106,7 @@ impl AgentPool {
     /// Whether another worker is to be made, and can be.
     pub(super) fn wants_worker(&self) -> bool {
         let ready = matches!(self.standing, Standing::Ready(_)) && self.backoff_until.is_none();
-        ready && self.warm() < self.target
+        ready && !self.draining && self.warm() < self.target
     }
 
     /// How much it lacks: whether that is below the minimum, and how much of it, per mille.
@@ -123,7 +126,7 @@ impl AgentPool {
     /// Whether a worker that an earlier server left can go on: of the same size, made of the same.
     pub(super) fn accepts(&self, tier: Tier, fingerprint: Fingerprint) -> bool {
         let same = tier == self.sizes.tier && self.standing == Standing::Ready(fingerprint);
-        same && self.warm() < self.sizes.max
+        same && !self.draining && self.warm() < self.sizes.max
     }
 
     pub(super) fn adopt(&mut self, worker: WorkerId, made_at: Timestamp, now: Timestamp) {

@@ -87,6 +87,24 @@ fn a_drained_pool_empties_and_fills_again() {
 }
 
 #[test]
+fn one_agent_is_drained_and_the_others_are_not() {
+    let mut bench = Bench::warm(config(&[("a", 2, 5), ("b", 1, 1)]));
+    let drain = |names: &[&str]| Event::DrainAgents(names.iter().map(|name| agent(name)).collect());
+    let stops = [stop(3, StopReason::Draining), stop(1, StopReason::Draining)];
+    let mut told = bench.tell(&drain(&["a", "unknown"]));
+    told.sort_by_key(|effect| stops.iter().position(|stop| stop == effect));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(counts(&bench.figures("a")), [0, 0, 0, 2]);
+    assert_eq!(bench.claim("a"), (Err(Miss::Draining), vec![]));
+    let (answer, built) = bench.claim("b");
+    assert!(answer.is_ok());
+    bench.park(&built);
+    assert_eq!(bench.tell(&drain(&["a"])), []);
+    let again = bench.tell(&drain(&[]));
+    assert_eq!(again.len(), 2, "{again:?}");
+}
+
+#[test]
 fn an_agent_that_is_removed_has_no_workers_and_a_reason() {
     let mut bench = Bench::warm(config(&[("a", 1, 3), ("b", 1, 3)]));
     bench.load(0, GROW_WAITING_COUNT);

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use outpost_core::{AgentDefaults, AgentVerdict, ExitFacts, ResultFacts};
 use outpost_runner::{Assignment, Command, Outcome, Report, Resume, Runner};
 use outpost_types::{
-    AgentView, ApiError, AttemptId, DispatchRequest, Network, TenantId, Tier, Timestamp,
-    WorkspaceView,
+    AgentAvailability, AgentView, ApiError, AttemptId, DispatchRequest, Network, TenantId, Tier,
+    Timestamp, WorkspaceView,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -84,7 +84,19 @@ impl Runner for Puppet {
     }
 
     async fn agents(&self, _: &TenantId) -> Vec<AgentView> {
-        Vec::new()
+        let request = crate::world::request();
+        vec![AgentView {
+            agent: request.agent,
+            default_model_id: "none".into(),
+            tier: Tier::Fast,
+            resources: Tier::Fast.resources(),
+            concurrency_max: 1,
+            running: 0,
+            pinned_version: String::new(),
+            availability: AgentAvailability { available: true, reason: None },
+            draining: None,
+            pool: None,
+        }]
     }
 
     async fn admit(

@@ -1,7 +1,10 @@
 //! Dispatches that wait are on disk and nowhere else, and behave as if they were in memory.
 
 use futures_util::TryStreamExt as _;
-use outpost_types::{Api as _, CancelRequest, DispatchStatus, ErrorCode, EventData};
+use outpost_types::{
+    Api as _, CancelRequest, DispatchStatus, DrainRequest, ErrorCode, EventData, FleetApi as _,
+    ResumeRequest,
+};
 
 use crate::world::{Scene, first, request};
 
@@ -69,4 +72,42 @@ async fn a_full_queue_turns_away_and_takes_again() {
     assert_eq!(error.message, "The queue is full: 1 waiting.");
     scene.api.cancel_dispatch(waits, CancelRequest::default()).await.unwrap();
     scene.dispatch().await;
+}
+
+#[tokio::test]
+async fn what_is_drained_starts_nothing_until_it_is_resumed_also_after_a_restart() {
+    let scene = Scene::new(5).await;
+    let runs = scene.dispatch().await.dispatch_id;
+    scene.until(runs, DispatchStatus::Running).await;
+    let reason = Some("new disk".to_owned());
+    let drain = DrainRequest { agent: None, reason: reason.clone() };
+    let fleet = scene.api.drain_fleet(drain).await.unwrap();
+    assert_eq!(fleet.draining.as_ref().and_then(|drain| drain.reason.clone()), reason);
+    let waits = scene.dispatch().await.dispatch_id;
+    let view = scene.until(waits, DispatchStatus::Queued).await;
+    assert!(view.queue_reason.unwrap().contains("nothing new"));
+    // What runs goes on.
+    scene.puppet.release(first(runs));
+    scene.until(runs, DispatchStatus::Completed).await;
+
+    let scene = scene.next().await;
+    assert_eq!(scene.api.fleet().await.unwrap().draining, fleet.draining);
+    assert_eq!(scene.puppet.attempts(), []);
+    // Host and agents are drained each for itself.
+    let agent = Some(request().agent);
+    let only = DrainRequest { agent: agent.clone(), reason: None };
+    scene.api.drain_fleet(only).await.unwrap();
+    let fleet = scene.api.resume_fleet(ResumeRequest::default()).await.unwrap();
+    let drained = fleet.agents.iter().filter(|agent| agent.draining.is_some()).count();
+    assert_eq!((fleet.draining, drained), (None, 1));
+    let unknown = Some("nobody".to_owned());
+    let error = scene.api.drain_fleet(DrainRequest { agent: unknown, reason: None }).await;
+    assert_eq!(error.unwrap_err().field.as_deref(), Some("agent"));
+    let long = DrainRequest { agent: None, reason: Some("x".repeat(257)) };
+    assert_eq!(scene.api.drain_fleet(long).await.unwrap_err().field.as_deref(), Some("reason"));
+    assert_eq!(scene.puppet.attempts(), []);
+    scene.api.resume_fleet(ResumeRequest { agent }).await.unwrap();
+    scene.until(waits, DispatchStatus::Running).await;
+    scene.puppet.release(first(waits));
+    scene.until(waits, DispatchStatus::Completed).await;
 }

@@ -239,6 +239,20 @@ impl outpost_store::Tenants for Faulty {
     }
 }
 
+#[async_trait]
+impl outpost_store::Fleets for Faulty {
+    async fn put_drains(
+        &self,
+        drains: outpost_core::Drains,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.inner.put_drains(drains, audit).await
+    }
+    async fn drains(&self) -> Result<outpost_core::Drains, StoreError> {
+        self.inner.drains().await
+    }
+}
+
 impl Store for Faulty {
     fn metrics(&self) -> StoreMetrics {
         self.inner.metrics()

@@ -1,10 +1,11 @@
 //! Keys, tenants and the audit trail of the fake: there are none.
 
 use async_trait::async_trait;
+use outpost_types::{Api as _, DrainRequest, DrainView, FleetApi, FleetView, ResumeRequest};
 use outpost_types::{
     ApiError, AuditApi, AuditCheck, AuditQuery, AuditView, ByteStream, CreateKey, CreateTenant,
     CreatedKey, ExportAudit, KeyId, KeyQuery, KeyView, KeysApi, Page, RotateKey, TenantId,
-    TenantQuery, TenantView, TenantsApi, UpdateTenant, VerifyAudit,
+    TenantQuery, TenantView, TenantsApi, Timestamp, UpdateTenant, VerifyAudit,
 };
 
 use crate::fake::Fake;
@@ -41,6 +42,22 @@ impl TenantsApi for Fake {
     }
     async fn update_tenant(&self, _: TenantId, _: UpdateTenant) -> Result<TenantView, ApiError> {
         Err(ApiError::not_found())
+    }
+}
+
+#[async_trait]
+impl FleetApi for Fake {
+    async fn drain_fleet(&self, request: DrainRequest) -> Result<FleetView, ApiError> {
+        let mut fleet = self.fleet().await?;
+        let drain = DrainView { since: Timestamp::from_millis(1), reason: request.reason };
+        match fleet.agents.iter_mut().find(|agent| Some(&agent.agent) == request.agent.as_ref()) {
+            Some(agent) => agent.draining = Some(drain),
+            None => fleet.draining = Some(drain),
+        }
+        Ok(fleet)
+    }
+    async fn resume_fleet(&self, _: ResumeRequest) -> Result<FleetView, ApiError> {
+        self.fleet().await
     }
 }
 

@@ -4,6 +4,7 @@ mod artifacts;
 mod audit;
 mod context;
 mod dispatch;
+mod fleet;
 mod health;
 mod ids;
 mod keys;
@@ -44,6 +45,7 @@ pub(crate) use context::__path_read as __path_context;
 pub(crate) use dispatch::{
     __path_cancel, __path_change_network, __path_create, __path_get, __path_runs, DISPATCH_FORM,
 };
+pub(crate) use fleet::{__path_drain as __path_drain_fleet, __path_resume as __path_resume_fleet};
 pub(crate) use health::{
     __path_docs, __path_fleet, __path_health, __path_health_fleet, __path_live, __path_openapi,
     __path_ready,
@@ -185,6 +187,8 @@ fn handler(op: Op) -> MethodRouter<Arc<Shared>> {
         Op::VerifyAudit => on(filter, audit::verify),
         Op::ExportAudit => on(filter, audit::export),
         Op::Fleet => on(filter, health::fleet),
+        Op::DrainFleet => on(filter, fleet::drain),
+        Op::ResumeFleet => on(filter, fleet::resume),
         Op::HealthFleet => on(filter, health::health_fleet),
         Op::Health => on(filter, health::health),
         Op::Live => on(filter, health::live),

@@ -96,6 +96,11 @@ pub(crate) fn row(operation: &str, id: &str) -> Row {
         },
         "mcpResource" => get("/.well-known/oauth-protected-resource/mcp".into()),
         "fleet" => get("/fleet".into()),
+        "drainFleet" => {
+            let body = Some(json!({"agent": "claude", "reason": "é"}));
+            Row { path: "/fleet/drain".into(), body, status: 200 }
+        }
+        "resumeFleet" => Row { path: "/fleet/resume".into(), body: Some(json!({})), status: 200 },
         "healthFleet" => get("/health/fleet".into()),
         "health" => get("/health".into()),
         "healthLive" => get("/health/live".into()),

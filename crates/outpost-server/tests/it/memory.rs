@@ -536,6 +536,7 @@ impl Api for Session {
             queued: 0,
             concurrency_max: 10,
             scripted_model: true,
+            draining: None,
             agents: vec![AgentView {
                 agent: "claude".into(),
                 default_model_id: "model".into(),
@@ -548,6 +549,7 @@ impl Api for Session {
                     available: false,
                     reason: Some("not installed".into()),
                 },
+                draining: None,
                 pool: None,
             }],
         })

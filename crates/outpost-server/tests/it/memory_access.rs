@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use outpost_types::{Api as _, DrainRequest, FleetApi, FleetView, ResumeRequest};
 use outpost_types::{
     ApiError, ApiKeyStatus, AuditActor, AuditApi, AuditCheck, AuditQuery, AuditView, ByteStream,
     CreateKey, CreateTenant, CreatedKey, ExportAudit, KeyId, KeyQuery, KeyView, KeysApi, Page,
@@ -95,6 +96,16 @@ impl TenantsApi for Session {
         };
         let quotas = request.quotas.unwrap_or_else(|| tenant_view(id.clone()).quotas);
         Ok(TenantView { status, quotas, ..tenant_view(id) })
+    }
+}
+
+#[async_trait]
+impl FleetApi for Session {
+    async fn drain_fleet(&self, _: DrainRequest) -> Result<FleetView, ApiError> {
+        self.fleet().await
+    }
+    async fn resume_fleet(&self, _: ResumeRequest) -> Result<FleetView, ApiError> {
+        self.fleet().await
     }
 }
 

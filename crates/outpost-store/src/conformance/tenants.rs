@@ -1,7 +1,8 @@
 //! Tenants.
 
+use outpost_core::Drains;
 use outpost_types::limits::{NAME_BYTES_MAX, QUOTA_REQUESTS_MAX};
-use outpost_types::{TenantQuotas, TenantStatus, Timestamp};
+use outpost_types::{TenantId, TenantQuotas, TenantStatus, Timestamp};
 
 use super::sample;
 use crate::{AuditEntry, Store, StoreError, TenantRecord};
@@ -80,4 +81,29 @@ pub(super) async fn tenants_are_paged_and_bounded(store: &dyn Store) {
         let error = store.put_tenant(much.clone(), 0, audit(&much)).await.unwrap_err();
         assert!(matches!(error, StoreError::Invalid { field: "tenant.quotas", .. }), "{error:?}");
     }
+}
+
+pub(super) async fn what_is_drained_is_one_record(store: &dyn Store) {
+    let audit = |action| AuditEntry {
+        at: Timestamp::from_millis(7),
+        tenant: TenantId::local(),
+        actor: None,
+        action,
+        subject: "host".to_owned(),
+        detail: serde_json::json!({}),
+    };
+    assert_eq!(store.drains().await.unwrap(), Drains::default());
+    let mut drains = Drains::default();
+    drains.begin(None, Some("new disk \u{e9}".to_owned()), Timestamp::from_millis(7));
+    drains.begin(Some("claude".parse().unwrap()), None, Timestamp::from_millis(8));
+    store.put_drains(drains.clone(), audit("fleet.drained")).await.unwrap();
+    assert_eq!(store.drains().await.unwrap(), drains);
+    let reason = Some("x".repeat(70_000));
+    let mut long = Drains::default();
+    long.begin(None, reason, Timestamp::from_millis(7));
+    let error = store.put_drains(long, audit("fleet.drained")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Invalid { field: "drains", .. }), "{error:?}");
+    store.put_drains(Drains::default(), audit("fleet.resumed")).await.unwrap();
+    assert_eq!(store.drains().await.unwrap(), Drains::default());
+    assert_eq!(store.verify_audit().await.unwrap().unwrap().count, 2);
 }

@@ -11,6 +11,7 @@ use crate::keys::{ApiKeyRecord, KeyTouch, ReplaceKey, change_status, replaced, s
 use crate::prepare::{AcceptRow, ClaimRow, JobRow, UpdateRow, count, millis};
 use crate::promotions::PromotionRow;
 use crate::records::{AttemptRecord, EventHead, PURGE_ROWS_MAX};
+use crate::sqlite::fleet::DrainsRow;
 use crate::sqlite::outbox::OutboxCommand;
 use crate::sqlite::retention::RetentionCommand;
 use crate::sqlite::secrets::SecretCommand;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Outbox(Box<OutboxCommand>),
     Promotion(Box<PromotionRow>),
     Tenant(Box<TenantRow>),
+    Drains(Box<DrainsRow>),
 }
 
 /// What a write answers once it is durable.
@@ -77,6 +79,7 @@ impl Command {
             Self::InsertKey(pair) => pair.1.bytes(),
             Self::ReplaceKey(pair) => pair.1.bytes(),
             Self::Tenant(row) => row.bytes(),
+            Self::Drains(row) => row.bytes(),
             Self::KeyStatus { audit, .. } => audit.bytes(),
             Self::TouchKeys(touches) => size_of_val(touches.as_slice()),
             Self::Secret(command) => command.bytes(),
@@ -102,6 +105,7 @@ impl Command {
             Self::Outbox(command) => command.apply(db, chain),
             Self::Promotion(row) => promotions::put(db, chain, row),
             Self::Tenant(row) => row.put(db, chain),
+            Self::Drains(row) => row.put(db, chain),
         }
     }
 }

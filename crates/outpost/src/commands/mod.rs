@@ -84,7 +84,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         Command::Restore(args) => backup::put_back(ctx, args).await,
         Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Mcp(args) => Box::pin(mcp::run(ctx, &args)).await,
-        Command::Fleet => fleet::run(ui, &*ctx.connect().await?.api).await,
+        Command::Fleet(args) => fleet::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Agents(args) => match args.command {
             AgentsCommand::Ls => agents::ls(ctx).await,
             AgentsCommand::Install(args) => agents::install(ctx, &args).await,

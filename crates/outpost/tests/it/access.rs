@@ -92,6 +92,8 @@ fn row(operation: &str, local: &Local) -> Row {
         "verifyAudit" => get("/audit/verify", &[403]),
         "exportAudit" => get("/audit/export", &[403]),
         "fleet" => get("/fleet", &[200]),
+        "drainFleet" => with(json!({"agent": "claude"}), get("/fleet/drain", &[403])),
+        "resumeFleet" => with(json!({}), get("/fleet/resume", &[403])),
         "healthFleet" => get("/health/fleet", &[200]),
         other => panic!(
             "the operation {other} has no row: add one to `row` in crates/outpost/tests/it/access.rs with its path \
