@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use outpost_core::{Drains, AgentDefaults, DispatchSpec, ExitFacts, PreparedFacts, ResultFacts};
+use outpost_core::{AgentDefaults, DispatchSpec, Drains, ExitFacts, PreparedFacts, ResultFacts};
 use outpost_types::{
     AgentView, ApiError, AttemptId, DispatchRequest, EventData, Failure, Network, TenantId,
     WorkspaceView,
