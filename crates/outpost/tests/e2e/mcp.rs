@@ -1,14 +1,14 @@
 //! The MCP server of the real binary: on streams as an assistant starts it, and over HTTP.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use outpost_types::{Api as _, ListQuery};
-
-use crate::harness::{Repo, Server, agents_dir, has_cli, within};
+use crate::harness::{Repo, Server, has_cli, within};
+use crate::mcp_assistants::Desk;
 
 /// `outpost mcp`, and a client made by hand.
 struct Assistant {
@@ -113,125 +113,80 @@ async fn an_assistant_delegates_a_task_and_reads_what_came_of_it() {
     drop(within(worked).await.unwrap());
 }
 
-/// What the model of the assistant says: to delegate, wait, look, and report.
-const ASSISTANT: &str = r#"
-[[rule]]
-name = "an assistant that delegates"
-when = { task_contains = "delegate this" }
-steps = [
-  { say = "Codex shall do it.", call = { tool = "dispatch", arguments = '{"agent": "codex", "task": "situation: edit"}' } },
-  { call = { tool = "wait_run", arguments = '{"dispatchId": "{id}", "waitSeconds": 240}' } },
-  { call = { tool = "get_diff", arguments = '{"dispatchId": "{id}"}' } },
-  { call = { tool = "get_run", arguments = '{"dispatchId": "nonsense"}' } },
-  { say = "It is done: a greeting in README.md." },
-]
-"#;
-
-/// The real Claude Code, outside of any sandbox, as somebody has it at their desk.
-fn claude(server: &Server, repo: &Repo, model: &str) -> Vec<Value> {
-    let agent = outpost_agents::Registry::new(Vec::new()).unwrap();
-    let agent = agent.get(&"claude".parse().unwrap()).unwrap();
-    let installed = outpost_agents::Installed::load(&agents_dir(), agent.as_ref()).unwrap();
-    let home = tempfile::tempdir().unwrap();
-    let own = json!({
-        "command": env!("CARGO_BIN_EXE_outpost"), "args": ["mcp"],
-        "env": {"OUTPOST_DATA_DIR": server.data()},
-    });
-    let output = Command::new(&installed.command[0])
-        .args(&installed.command[1..])
-        .args(["-p", "delegate this", "--output-format", "stream-json", "--verbose"])
-        .args(["--dangerously-skip-permissions", "--strict-mcp-config", "--mcp-config"])
-        .arg(json!({"mcpServers": {"outpost": own}}).to_string())
-        .current_dir(repo.dir.path())
-        .env_remove("OUTPOST_URL")
-        .env_remove("OUTPOST_API_KEY")
-        .env("HOME", home.path())
-        .env("IS_SANDBOX", "1")
-        .env("ANTHROPIC_BASE_URL", model)
-        .env("ANTHROPIC_API_KEY", outpost_scripted::SCRIPTED_KEY)
-        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
-        .env("DISABLE_AUTOUPDATER", "1")
-        // Otherwise it asks a search for the tools first, which is a conversation of its own.
-        .env("ENABLE_TOOL_SEARCH", "false")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let said = String::from_utf8(output.stdout).unwrap();
-    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn claude_code_delegates_to_codex_and_reads_the_diff() {
-    if !has_cli("claude") || !has_cli("codex") {
-        return;
-    }
-    let (server, repo) = (Server::start().await, Repo::new());
-    let script = outpost_scripted::Script::parse(ASSISTANT).unwrap();
-    let provider = outpost_scripted::ScriptedProvider::new(script);
-    let model = provider.start("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let url = format!("http://{}", model.addr());
-    let worked = tokio::task::spawn_blocking(move || {
-        let said = claude(&server, &repo, &url);
-        (said, server)
-    });
-    let (said, server) = within(worked).await.unwrap();
-    let results: Vec<_> =
-        said.iter().filter(|line| line["type"] == "user").map(Value::to_string).collect();
-    assert_eq!(results.len(), 4, "{said:#?}");
-    assert!(results[1].contains("COMPLETED"), "{}", results[1]);
-    assert!(results[2].contains("+Hello from the agent: grüße, 你好"), "{}", results[2]);
-    assert!(
-        results[3].contains("is_error\":true") && results[3].contains("dispatchId"),
-        "{}",
-        results[3]
-    );
-    let last = said.last().unwrap();
-    assert_eq!(last["result"], "It is done: a greeting in README.md.", "{last}");
-    let runs = server.api.list_runs(ListQuery::default()).await.unwrap();
-    assert_eq!(runs.items.len(), 1, "{runs:?}");
-    assert_eq!(runs.items[0].agent, "codex");
-}
-
-/// A folder with the TypeScript SDK. Where it is not installed, the test is skipped and says so; in CI that
-/// is a failure.
-#[expect(clippy::print_stderr, reason = "a skip is said loudly")]
-fn typescript_sdk() -> Option<PathBuf> {
-    let dir = std::env::var_os("OUTPOST_TEST_MCP_DIR").map_or_else(
+/// Where the SDKs of MCP are.
+fn sdk_dir() -> PathBuf {
+    std::env::var_os("OUTPOST_TEST_MCP_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/mcp"),
         PathBuf::from,
-    );
-    if dir.join("node_modules/@modelcontextprotocol/sdk").is_dir() {
-        return Some(dir);
+    )
+}
+
+/// Whether the TypeScript SDK is there. Where it is not installed, the test is skipped and says so; in CI that
+/// is a failure.
+#[expect(clippy::print_stderr, reason = "a skip is said loudly")]
+fn typescript_sdk() -> bool {
+    let dir = sdk_dir();
+    let found = dir.join("node_modules/@modelcontextprotocol/sdk").is_dir();
+    if !found {
+        let message = format!("the TypeScript SDK of MCP is not installed in {}", dir.display());
+        assert!(std::env::var_os("CI").is_none(), "{message}, and CI may skip nothing");
+        eprintln!("SKIPPED: {message}; `cargo xtask test` installs it");
     }
-    let message = format!("the TypeScript SDK of MCP is not installed in {}", dir.display());
+    found
+}
+
+/// The Python of an environment with the Python SDK; see [`typescript_sdk`].
+#[expect(clippy::print_stderr, reason = "a skip is said loudly")]
+fn python_sdk() -> Option<PathBuf> {
+    let python = sdk_dir().join("python/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    let message = format!("the Python SDK of MCP is not installed: no {}", python.display());
     assert!(std::env::var_os("CI").is_none(), "{message}, and CI may skip nothing");
     eprintln!("SKIPPED: {message}; `cargo xtask test` installs it");
     None
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_typescript_sdk_delegates_on_streams_and_over_http() {
-    let Some(sdk) = typescript_sdk().filter(|_| has_cli("codex")) else {
-        return;
-    };
-    let (server, repo) = (Server::start().await, Repo::new());
-    let running = std::fs::read(server.data().join("server.json")).unwrap();
-    let running: Value = serde_json::from_slice(&running).unwrap();
-    let url = format!("{}/mcp", running["url"].as_str().unwrap());
-    let key = server.data().join("admin.key").display().to_string();
-    for over_http in [&[][..], &[url, key]] {
-        let mut client = Command::new("node");
-        client
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mcp/client.mjs"))
-            .args([env!("CARGO_BIN_EXE_outpost"), &repo.path()])
-            .args(over_http)
+/// Lets a client of an SDK go from a task to a pull request, on streams and over HTTP.
+async fn sdk_delegates(client: &[&OsStr]) {
+    let desk = Desk::new().await;
+    let repo = desk.host.work();
+    let url = format!("{}/mcp", desk.server.api_url());
+    let key = desk.server.data().join("admin.key");
+    let over_http = [OsStr::new(&url), key.as_os_str()];
+    for (branch, more) in [("streams", &[][..]), ("http", &over_http[..])] {
+        let mut command = Command::new(client[0]);
+        command
+            .args(&client[1..])
+            .arg(env!("CARGO_BIN_EXE_outpost"))
+            .arg(&repo)
+            .arg(branch)
+            .args(more)
             .env_remove("OUTPOST_URL")
             .env_remove("OUTPOST_API_KEY")
-            .env("OUTPOST_DATA_DIR", server.data())
-            .env("OUTPOST_TEST_MCP_DIR", &sdk);
-        let output = tokio::task::spawn_blocking(move || client.output());
+            .env("OUTPOST_DATA_DIR", desk.server.data())
+            .env("OUTPOST_TEST_MCP_DIR", sdk_dir())
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        let output = tokio::task::spawn_blocking(move || command.output());
         let output = within(output).await.unwrap().unwrap();
         assert!(output.status.success(), "{output:?}");
+        desk.assert_promoted(branch);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_typescript_sdk_goes_from_a_task_to_a_pull_request() {
+    if typescript_sdk() && has_cli("codex") {
+        let client = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mcp/client.mjs");
+        sdk_delegates(&["node".as_ref(), client.as_ref()]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_sdk_goes_from_a_task_to_a_pull_request() {
+    if let Some(python) = python_sdk().filter(|_| has_cli("codex")) {
+        let client = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mcp/client.py");
+        sdk_delegates(&[python.as_ref(), client.as_ref()]).await;
     }
 }

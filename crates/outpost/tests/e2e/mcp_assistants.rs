@@ -73,6 +73,7 @@ steps = [
 #[derive(Debug)]
 struct Call {
     tool: String,
+    arguments: Value,
     answer: String,
     failed: bool,
 }
@@ -260,7 +261,8 @@ fn calls_of_claude(said: &[Value]) -> Vec<Call> {
         let tool = part["name"].as_str()?.strip_prefix("mcp__outpost__")?.to_owned();
         let result = parts("tool_result").find(|result| result["tool_use_id"] == part["id"])?;
         let failed = result["is_error"] == true;
-        Some(Call { tool, answer: text(&result["content"]), failed })
+        let arguments = part["input"].clone();
+        Some(Call { tool, arguments, answer: text(&result["content"]), failed })
     };
     parts("tool_use").filter_map(answered).collect()
 }
@@ -270,6 +272,7 @@ fn calls_of_codex(said: &[Value]) -> Vec<Call> {
     let items = ended.map(|line| &line["item"]).filter(|item| item["type"] == "mcp_tool_call");
     let call = |item: &Value| Call {
         tool: item["tool"].as_str().unwrap().to_owned(),
+        arguments: item["arguments"].clone(),
         answer: text(&item["result"]["content"]),
         failed: item["status"] == "failed",
     };
@@ -284,7 +287,8 @@ fn calls_of_gemini(said: &[Value]) -> Vec<Call> {
         let result = results.find(|result| result["tool_id"] == used["tool_id"])?;
         let failed = result["status"] == "error";
         let answer = if failed { &result["error"]["message"] } else { &result["output"] };
-        Some(Call { tool, answer: text(answer), failed })
+        let arguments = used["parameters"].clone();
+        Some(Call { tool, arguments, answer: text(answer), failed })
     };
     said.iter().filter(|line| line["type"] == "tool_use").filter_map(answered).collect()
 }
@@ -311,6 +315,14 @@ fn assert_delegated(calls: &[Call]) {
     told(5, "https://github.example/octo/hello/pull/1");
 }
 
+/// The conversation, for who runs the test with its output shown: docs/mcp.md has one.
+#[expect(clippy::print_stdout, reason = "shown only when it is asked for, or the test fails")]
+fn show(kind: Kind, calls: &[Call]) {
+    for call in calls {
+        println!("{kind:?} calls {} {}\n{}\n", call.tool, call.arguments, call.answer);
+    }
+}
+
 async fn delegates(kind: Kind, agent: &'static str) {
     if !has_cli(kind.name()) || !has_cli(agent) {
         return;
@@ -325,7 +337,9 @@ async fn delegates(kind: Kind, agent: &'static str) {
         person.install(kind, &data, &url);
         person.ask(kind, &url)
     });
-    assert_delegated(&within(worked).await.unwrap());
+    let calls = within(worked).await.unwrap();
+    show(kind, &calls);
+    assert_delegated(&calls);
     desk.assert_promoted("greeting");
     let runs = desk.server.api.list_runs(ListQuery::default()).await.unwrap();
     assert_eq!(runs.items.len(), 1, "{runs:?}");

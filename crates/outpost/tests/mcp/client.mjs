@@ -1,5 +1,5 @@
-// The TypeScript SDK: dispatch, wait, diff; over HTTP when a URL is given, else by starting `outpost mcp`.
-// node client.mjs OUTPOST_BINARY REPOSITORY [URL KEY_FILE]
+// The TypeScript SDK: dispatch, wait, diff, promote; over HTTP when a URL is given, else by starting `outpost mcp`.
+// node client.mjs OUTPOST_BINARY REPOSITORY BRANCH [URL KEY_FILE]
 // OUTPOST_TEST_MCP_DIR names the folder into which @modelcontextprotocol/sdk is installed.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -11,7 +11,7 @@ const { Client } = sdk("@modelcontextprotocol/sdk/client/index.js");
 const { StdioClientTransport } = sdk("@modelcontextprotocol/sdk/client/stdio.js");
 const { StreamableHTTPClientTransport } = sdk("@modelcontextprotocol/sdk/client/streamableHttp.js");
 
-const [binary, repository, url, keyFile] = process.argv.slice(2);
+const [binary, repository, branch, url, keyFile] = process.argv.slice(2);
 const headers = () => ({ Authorization: `Bearer ${readFileSync(keyFile, "utf8").trim()}` });
 const transport = url
   ? new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers: headers() } })
@@ -40,5 +40,9 @@ const log = await client.readResource({ uri: `outpost://runs/${dispatchId}/log` 
 assert.ok(log.contents[0].text.length > 0);
 const wrong = await client.callTool({ name: "get_run", arguments: { dispatchId: "nonsense" } });
 assert.ok(wrong.isError && wrong.content[0].text.includes("list_runs"));
+const wanted = { dispatchId, branch, title: "A greeting", draft: false };
+const promoted = await call("promote", wanted, options);
+assert.equal(promoted.status, "DONE", JSON.stringify(promoted));
+assert.match(promoted.pullRequestUrl, /\/pull\/\d+$/);
 await client.close();
 console.log(`ok ${url ? "http" : "stdio"} ${told.length} words of progress`);

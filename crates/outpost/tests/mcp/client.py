@@ -1,6 +1,6 @@
-"""The Python SDK: dispatch, wait, diff; over HTTP when a URL is given, else by starting `outpost mcp`.
+"""The Python SDK: dispatch, wait, diff, promote; over HTTP when a URL is given, else by starting `outpost mcp`.
 
-python client.py OUTPOST_BINARY REPOSITORY [URL KEY_FILE]
+python client.py OUTPOST_BINARY REPOSITORY BRANCH [URL KEY_FILE]
 """
 
 import os
@@ -11,7 +11,7 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 
-async def use(read, write, repository, how):
+async def use(read, write, repository, branch, how):
     async with ClientSession(read, write) as session:
         await session.initialize()
         tools = (await session.list_tools()).tools
@@ -31,16 +31,20 @@ async def use(read, write, repository, how):
         assert "+Hello from the agent" in diff["text"], diff
         wrong = await session.call_tool("get_run", {"dispatchId": "nonsense"})
         assert wrong.model_dump(by_alias=True)["isError"], wrong
+        wanted = {"dispatchId": dispatch, "branch": branch, "title": "A greeting", "draft": False}
+        promoted = await call("promote", wanted)
+        assert promoted["status"] == "DONE", promoted
+        assert "/pull/" in promoted["pullRequestUrl"], promoted
         print("ok", how)
 
 
-async def main(binary, repository, url=None, key_file=None):
+async def main(binary, repository, branch, url=None, key_file=None):
     if url is None:
         started = StdioServerParameters(
             command=binary, args=["mcp"], cwd=repository, env=dict(os.environ)
         )
         async with stdio_client(started) as (read, write):
-            await use(read, write, repository, "stdio")
+            await use(read, write, repository, branch, "stdio")
         return
     import httpx2
     from mcp.client.streamable_http import streamable_http_client
@@ -49,7 +53,7 @@ async def main(binary, repository, url=None, key_file=None):
         headers = {"X-API-Key": file.read().strip()}
     async with httpx2.AsyncClient(headers=headers, timeout=300) as client:
         async with streamable_http_client(url, http_client=client) as streams:
-            await use(streams[0], streams[1], repository, "http")
+            await use(streams[0], streams[1], repository, branch, "http")
 
 
 if __name__ == "__main__":
