@@ -4,12 +4,13 @@
 //! `OUTPOST_API_KEY` or from a file.
 
 mod access;
+mod artifacts;
 mod backup;
 mod bench;
 mod context;
 mod dispatch;
-mod mcp;
 mod fleet;
+mod mcp;
 mod operate;
 mod promote;
 mod read;
@@ -28,13 +29,14 @@ pub use access::{
     KeyLsArgs, KeyRotateArgs, KeysArgs, KeysCommand, TenantArgs, TenantSetArgs, TenantsArgs,
     TenantsCommand,
 };
+pub use artifacts::{ArtifactGetArgs, ArtifactsArgs, ArtifactsCommand, ArtifactsLsArgs};
 pub use backup::{BackupArgs, RestoreArgs};
 pub use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
 pub use context::{ContextArgs, ContextCommand, PreviewArgs, ShowContextArgs};
 pub use dispatch::{ContextArg, DispatchArgs};
+pub use fleet::{DrainArgs, FleetArgs, FleetCommand, ResumeArgs};
 pub use mcp::{McpArgs, McpClient, McpCommand, McpInstallArgs};
 pub use operate::{
-pub use fleet::{DrainArgs, FleetArgs, FleetCommand, ResumeArgs};
     AgentsArgs, AgentsCommand, CompletionsArgs, DemoArgs, DoctorArgs, InstallArgs, LogFormat,
     ScriptedArgs, ServeArgs,
 };
@@ -149,6 +151,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Print the agent's changes
     Diff(DiffArgs),
+    /// The files a dispatch left
+    Artifacts(ArtifactsArgs),
     /// What agents are told of a repository before their task
     Context(ContextArgs),
     /// Apply the agent's changes to your repository

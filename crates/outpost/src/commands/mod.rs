@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod apply;
+pub(crate) mod artifacts;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod bench;
@@ -82,6 +83,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         Command::Audit(args) => audit::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Backup(args) => backup::make(ctx, args).await,
         Command::Restore(args) => backup::put_back(ctx, args).await,
+        Command::Artifacts(args) => artifacts::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Usage(args) => usage::run(ui, &*ctx.connect().await?.api, args).await,
         Command::Mcp(args) => Box::pin(mcp::run(ctx, &args)).await,
         Command::Fleet(args) => fleet::run(ui, &*ctx.connect().await?.api, args).await,
