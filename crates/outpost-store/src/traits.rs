@@ -262,8 +262,8 @@ pub trait Promotions: Send + Sync {
         next: &Promotion,
         expected_generation: u64,
         audit: AuditEntry,
-    ) -> Result<(), StoreError>;
         told: &[Notice],
+    ) -> Result<(), StoreError>;
 
     /// The promotion of a dispatch, whoever owns it.
     async fn promotion(&self, dispatch: DispatchId) -> Result<Option<Promotion>, StoreError>;

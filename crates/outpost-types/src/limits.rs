@@ -121,12 +121,12 @@ pub const PROMOTE_BRANCH_BYTES_MAX: usize = 240;
 pub const PROMOTE_TITLE_BYTES_MAX: usize = 255;
 /// Longest text that a client puts before the body of a pull request, bytes.
 pub const PROMOTE_BODY_BYTES_MAX: usize = 16_384;
-/// Most protected files of a promotion that are named.
-pub const PROTECTED_PATHS_COUNT_MAX: usize = 100;
 /// Most rounds of feedback on a pull request that go back to the agent.
 pub const FOLLOW_ROUNDS_MAX: u32 = 5;
 /// Longest time that a pull request is followed, days.
 pub const FOLLOW_DAYS_MAX: u64 = 14;
+/// Most protected files of a promotion that are named.
+pub const PROTECTED_PATHS_COUNT_MAX: usize = 100;
 /// Longest name of a key or a tenant, bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Most keys of one tenant that work.
