@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::forge::ForgesFile;
 use super::money::BudgetFile;
 use super::pool::{PoolFile, SetupFile};
+use super::profiles::ContextFile;
 use super::retention::RetentionFile;
 use super::webhooks::WebhooksFile;
 use super::workspaces::WorkspacesFile;
@@ -64,6 +65,8 @@ pub struct ConfigFile {
     pub(crate) webhooks: WebhooksFile,
     #[serde(default)]
     pub(crate) workspaces: WorkspacesFile,
+    #[serde(default)]
+    pub(crate) context: ContextFile,
     #[serde(default)]
     pub(crate) isolation: IsolationFile,
     #[serde(default)]

@@ -6,6 +6,7 @@ mod file;
 mod forge;
 mod money;
 mod pool;
+mod profiles;
 mod retention;
 mod secret;
 mod secrets;
@@ -100,6 +101,8 @@ pub struct Config {
     pub webhook_ranges: Vec<Cidr>,
     /// How much workspaces may take, and for how long.
     pub workspaces: WorkspaceBounds,
+    /// Files with what agents are told of how the operator and the tenants work.
+    pub context: profiles::ContextFile,
     /// Code hosts that promotions may push to.
     pub forges: Vec<outpost_promote::ForgeHost>,
     /// File with the key of the secrets, where one was named.
@@ -158,6 +161,7 @@ impl Config {
             retention: retention::rules(file.retention)?,
             webhook_ranges: webhooks::ranges(file.webhooks)?,
             workspaces: workspaces::bounds(file.workspaces)?,
+            context: file.context.absolute()?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,
             forges: forge::hosts(file.forge)?,
@@ -283,6 +287,7 @@ mod tests {
             ("[retention]\nlog_days = 0", "retention.log_days"),
             ("[workspaces]\nidle_seconds = 5", "workspaces.idle_seconds"),
             ("[workspaces]\nbytes_max = 1", "workspaces.bytes_max"),
+            ("[context]\nprofiles = { \"A B\" = \"x\" }", "context.profiles"),
             ("[workspaces]\ncache_bytes_max = 0", "workspaces.cache_bytes_max"),
             ("[providers.anthropic]\nbase_url = \"ftp://x\"", "providers.anthropic.base_url"),
             ("[providers.anthropic]\nkey_env = \"A B\"", "providers.anthropic.key_env"),

@@ -9,6 +9,7 @@ mod clean;
 mod date;
 mod fit;
 mod map;
+mod profiles;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::Scrubber;
 use fit::Part;
 
 pub use date::Day;
+pub use profiles::{PROFILES_COUNT_MAX, Profiles};
 pub use sources::{Wanted, wanted};
 
 /// Characters that count as one token.
@@ -33,7 +35,7 @@ const VERSION: u32 = 1;
 /// Longest name of a file that is shown, characters.
 const PATH_CHARS_MAX: usize = 120;
 /// How the text begins and ends.
-const HEAD: &str = "# Project context\n\nFrom files of this repository, for orientation. The task is at the end.\n";
+const HEAD: &str = "# Project context\n\nFrom files of this repository and from its operator, for orientation. The task is at the end.\n";
 const FOOT: &str = "\n# Task\n\n";
 
 /// Tokens of each level.

@@ -8,6 +8,7 @@ pub mod preview;
 pub mod scrub;
 
 pub use build::{
-    CONTEXT_FILE_BYTES_MAX, Day, Read, TOKEN_CHARS, Wanted, budget_tokens, build, tokens, wanted,
+    CONTEXT_FILE_BYTES_MAX, Day, PROFILES_COUNT_MAX, Profiles, Read, TOKEN_CHARS, Wanted,
+    budget_tokens, build, tokens, wanted,
 };
 pub use scrub::{Finding, PatchScrubber, Redactions, Scrubbed, Scrubber, StreamScrubber};

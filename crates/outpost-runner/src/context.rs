@@ -7,7 +7,9 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use outpost_context::{CONTEXT_FILE_BYTES_MAX, Day, Read, Scrubber, Wanted, build, wanted};
+use outpost_context::{
+    CONTEXT_FILE_BYTES_MAX, Day, Profiles, Read, Scrubber, Wanted, build, wanted,
+};
 use outpost_types::{ContextLevel, ContextSkipReason, ContextView, GivenSecret};
 use outpost_workspace::Prepared;
 
@@ -22,6 +24,7 @@ const TASK_FILE: &str = "task.md";
 /// agent is asked. With `resumes` there is nothing to tell.
 pub(crate) async fn tell(
     assignment: &Assignment,
+    profiles: &Profiles,
     prepared: &mut Prepared,
     exposed: &[GivenSecret],
     resumes: bool,
@@ -33,11 +36,12 @@ pub(crate) async fn tell(
     // The list may be long: it is lent, not copied.
     let files = std::mem::take(&mut prepared.tracked_files);
     let lent = prepared.clone();
+    let profile = profiles.of(Some(&assignment.tenant));
     let tell = move || {
         let view = if resumes {
             build(level, today(), &[], &[], &scrubber)
         } else {
-            of(level, &lent, &files, &scrubber)
+            of(level, profile, &lent, &files, &scrubber)
         };
         let asked = format!("{}{task}", view.text);
         let mut document = serde_json::to_vec_pretty(&view)?;
@@ -61,12 +65,14 @@ fn keep(kept: &Path, document: &[u8]) -> io::Result<()> {
 
 fn of(
     level: ContextLevel,
+    profile: Option<Read>,
     prepared: &Prepared,
     files: &[String],
     scrubber: &Scrubber,
 ) -> ContextView {
     let read = wanted(level, files).into_iter().map(|wanted| read(prepared, wanted));
-    build(level, today(), &read.collect::<Vec<_>>(), files, scrubber)
+    let read: Vec<_> = profile.into_iter().chain(read).collect();
+    build(level, today(), &read, files, scrubber)
 }
 
 fn today() -> Day {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use outpost_agents::{Agent, Installed, Registry};
+use outpost_context::Profiles;
 use outpost_core::{AgentDefaults, Drains};
 use outpost_gateway::gateway::Gateway;
 use outpost_sandbox::{Reattached, Sandbox, SandboxError};
@@ -61,6 +62,8 @@ pub struct LocalRunnerConfig {
     /// What the setup commands of repositories may reach, if they ask for it, when the dispatch itself has no
     /// network.
     pub setup_network: SetupNetwork,
+    /// What agents are told of how the operator and the tenants work.
+    pub profiles: Profiles,
 }
 
 /// The local fleet.

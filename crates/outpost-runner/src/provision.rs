@@ -221,7 +221,9 @@ pub(crate) async fn provision(
         *entered = Some(prepared.clone());
     }
     let resumes = carried.as_ref().is_some_and(|carried| carried.session_id().is_some());
-    let task = context::tell(assignment, &mut prepared, &exposed, resumes, task).await?;
+    let task =
+        context::tell(assignment, &parts.config.profiles, &mut prepared, &exposed, resumes, task)
+            .await?;
     let setup_millis = Box::pin(set_up(parts, assignment, &mut prepared)).await?;
     let handle = Handle::generate()?;
     let session_id = carried.as_ref().and_then(Carried::session_id);

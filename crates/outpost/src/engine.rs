@@ -90,6 +90,7 @@ pub(crate) async fn assemble(config: &Config) -> anyhow::Result<Assembly> {
             secrets: Arc::clone(&secrets) as Arc<dyn outpost_types::SecretSource>,
             warm: config.pool.clone(),
             setup_network: config.setup_network,
+            profiles: config.read_profiles()?,
         },
         registry(config)?,
         models,

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use outpost_context::{CONTEXT_FILE_BYTES_MAX, Day, Read, Scrubber, Wanted, build, wanted};
+use outpost_context::{
+    CONTEXT_FILE_BYTES_MAX, Day, Profiles, Read, Scrubber, Wanted, build, wanted,
+};
 use outpost_terminal::sanitize;
 use outpost_types::{Api, ContextLevel, ContextSkipReason, ContextView};
 use outpost_workspace::{beginning_of, tracked_files_of};
@@ -15,14 +17,14 @@ use crate::ui::Ui;
 use outpost_args::{PreviewArgs, ShowContextArgs};
 
 /// Shows what would be told of a repository of this machine.
-pub(crate) fn preview(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CliError> {
+pub(crate) fn preview(ui: &Ui, profiles: &Profiles, args: &PreviewArgs) -> Result<Exit, CliError> {
     let (top, files) = tracked_files_of(&args.dir).map_err(|error| {
         CliError::usage(format!("--dir {} cannot be used: {error}", args.dir.display()))
     })?;
     let level: ContextLevel = args.level.into();
     let found = wanted(level, &files).into_iter().map(|wanted| read(&top, wanted));
     let today = Day::of_unix_seconds(now().as_millis() / 1_000);
-    let read: Vec<_> = found.collect();
+    let read: Vec<_> = profiles.of(None).into_iter().chain(found).collect();
     show_view(ui, &build(level, today, &read, &files, &Scrubber::default()))
 }
 
@@ -83,7 +85,8 @@ mod tests {
         git(&["add", "."]);
         let args = PreviewArgs { level: ContextArg::Minimal, dir: dir.path().join("docs") };
         let (ui, out, err) = Ui::captured(Verbosity::default());
-        preview(&ui, &args).unwrap();
+        let none = Profiles::default();
+        preview(&ui, &none, &args).unwrap();
         assert!(
             out.text().contains("A project.") && !out.text().contains("root"),
             "{}",
@@ -93,7 +96,10 @@ mod tests {
         let none = tempfile::tempdir().unwrap();
         let args = PreviewArgs { level: ContextArg::Minimal, dir: none.path().to_owned() };
         assert!(
-            preview(&ui, &args).unwrap_err().to_string().contains("not inside a git repository")
+            preview(&ui, &Profiles::default(), &args)
+                .unwrap_err()
+                .to_string()
+                .contains("not inside a git repository")
         );
     }
 

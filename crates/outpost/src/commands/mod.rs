@@ -48,7 +48,9 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<Exit, CliError> {
         Command::Events(args) => events::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Diff(args) => diff::run(ui, &*ctx.connect().await?.api, &args).await,
         Command::Context(args) => match args.command {
-            ContextCommand::Preview(args) => context::preview(ui, &args),
+            ContextCommand::Preview(args) => {
+                context::preview(ui, &ctx.config()?.read_profiles()?, &args)
+            }
             ContextCommand::Show(args) => {
                 context::show(ui, &*ctx.connect().await?.api, &args).await
             }
