@@ -44,6 +44,8 @@ pub enum BenchCommand {
     Fair(FairBench),
     /// What the gateway adds to a call of a model
     Gateway(GatewayBench),
+    /// How fast secrets are taken out of what agents print
+    Scrub(ScrubBench),
     /// What a sandbox costs beside the start of a bare process
     Start(StartBench),
     /// From an accepted dispatch to its agent's process, with warm workers and without
@@ -179,6 +181,18 @@ pub struct GatewayBench {
     #[arg(long, default_value_t = 16_384, value_name = "BYTES",
         value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub prompt_bytes: u32,
+}
+
+/// Flags of `outpost bench scrub`.
+#[derive(Debug, Clone, Args)]
+pub struct ScrubBench {
+    /// Where the bench keeps its files.
+    #[command(flatten)]
+    pub place: BenchPlace,
+    /// Size of each text, MiB
+    #[arg(long, default_value_t = 32, value_name = "MIB",
+        value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    pub mib: u32,
 }
 
 /// Flags of `outpost bench start`.

@@ -22,6 +22,7 @@ mod pool;
 mod probe;
 mod report;
 mod restart;
+mod scrub;
 mod server;
 mod source;
 mod start;
@@ -39,7 +40,7 @@ use floor::Floor;
 pub use floor::FloorFigures;
 pub use options::{
     AcceptOptions, Data, FairOptions, GatewayOptions, ListOptions, Notes, Place, PoolOptions,
-    RestartOptions, StartOptions, StatusOptions, WorkspaceOptions,
+    RestartOptions, ScrubOptions, StartOptions, StatusOptions, WorkspaceOptions,
 };
 pub use probe::Probe;
 pub use report::{Goal, Report, Row};
@@ -71,6 +72,14 @@ pub fn kill(
     times: u32,
 ) -> Result<Report, BenchError> {
     accept::kill(Bench::new(place, notes)?, options, times)
+}
+
+/// How fast secrets are taken out of texts.
+///
+/// # Errors
+/// [`BenchError`] when the machine's floor cannot be measured.
+pub fn scrub(place: Place, notes: Notes<'_>, options: ScrubOptions) -> Result<Report, BenchError> {
+    scrub::run(Bench::new(place, notes)?, &options)
 }
 
 /// Polls of a status a second, and the health address.

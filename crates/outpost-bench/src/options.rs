@@ -49,6 +49,13 @@ pub struct StatusOptions {
     pub time: Duration,
 }
 
+/// For [`crate::scrub()`].
+#[derive(Debug, Clone, Copy)]
+pub struct ScrubOptions {
+    /// Size of each text, MiB, 1 or more.
+    pub mib: u32,
+}
+
 /// For [`crate::list`].
 #[derive(Debug, Clone)]
 pub struct ListOptions {

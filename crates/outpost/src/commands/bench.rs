@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use outpost_bench::{
     AcceptOptions, BenchError, Data, FairOptions, GatewayOptions, ListOptions, Notes, Place,
-    PoolOptions, Report, RestartOptions, StartOptions, StatusOptions, WorkspaceOptions,
+    PoolOptions, Report, RestartOptions, ScrubOptions, StartOptions, StatusOptions,
+    WorkspaceOptions,
 };
 
 use crate::ctx::Ctx;
@@ -73,6 +74,10 @@ fn measure(ctx: &Ctx, command: BenchCommand) -> Result<Report, CliError> {
             let place = place(ctx, &args.place)?;
             let FairBench { slots, waiting, dispatches, .. } = args;
             outpost_bench::fair(place, notes, &FairOptions { slots, waiting, dispatches })
+        }
+        BenchCommand::Scrub(args) => {
+            let place = place(ctx, &args.place)?;
+            outpost_bench::scrub(place, notes, ScrubOptions { mib: args.mib })
         }
         BenchCommand::Start(args) => {
             let place = place(ctx, &args.place)?;
