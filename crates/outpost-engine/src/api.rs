@@ -437,6 +437,10 @@ impl EngineApi {
             // A log that is gone (retention) is no error of the record.
             view.output = tail_text(&path, OUTPUT_TAIL_BYTES_MAX).ok();
         }
+        // Most polls are for what has a slot or is over: they need not wait for who looks at the queue.
+        if !record.waits() {
+            return view;
+        }
         let queue = self.engine.inner.waiting.queue();
         view.queue_position = queue.position(record);
         if view.queue_reason.is_some() {

@@ -76,12 +76,20 @@ pub(crate) fn many<T>(
 }
 
 pub(crate) fn body(row: &Row<'_>) -> Result<outpost_core::Dispatch, StoreError> {
-    crate::prepare::parse_body(&sound_body(row)?)
+    crate::prepare::parse_body(sound(row)?)
 }
 
-/// The record of a dispatch as text (column 0), after a look at its checksum (column 1).
+/// The record of a dispatch as text, to be kept beyond its row.
 pub(crate) fn sound_body(row: &Row<'_>) -> Result<String, StoreError> {
-    let body: String = row.get(0)?;
+    sound(row).map(str::to_owned)
+}
+
+/// The record of a dispatch where SQLite has it (column 0), after a look at its checksum (column 1).
+fn sound<'row>(row: &'row Row<'_>) -> Result<&'row str, StoreError> {
+    let body = row
+        .get_ref(0)?
+        .as_str()
+        .map_err(|_| StoreError::corrupt("the record of a dispatch: it is no text"))?;
     // None: written by a version that made no checksums.
     match row.get::<_, Option<i64>>(1)? {
         Some(wanted) if wanted != crate::prepare::checksum(&[body.as_bytes()]) => {
