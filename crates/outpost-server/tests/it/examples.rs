@@ -86,7 +86,10 @@ async fn every_answer_is_what_the_document_says() {
 
 async fn ask(server: &Server, shape: &Shape, id: &str, body: Option<String>) -> reqwest::Response {
     let method: Method = shape.method.parse().unwrap();
-    let request = server.request(method, &row(&shape.operation, id).path);
+    let path = row(&shape.operation, id).path;
+    let start = shape.path.split('{').next().unwrap();
+    assert!(path.starts_with(start), "{}: {path} is not {}", shape.operation, shape.path);
+    let request = server.request(method, &path);
     let media = if shape.status.is_none() { shape.media.as_str() } else { "application/json" };
     let request = request.header("Accept", "application/json, text/event-stream");
     let request = match body {

@@ -21,6 +21,8 @@ pub(crate) struct Shape {
     pub(crate) operation: String,
     /// Method of the operation.
     pub(crate) method: String,
+    /// Path as the document writes it.
+    pub(crate) path: String,
     /// Status of an answer; `None` for a body.
     pub(crate) status: Option<u16>,
     /// Its media type.
@@ -57,6 +59,7 @@ impl Judge {
                 examples: examples(&found.content, &document),
                 operation: found.operation,
                 method: found.method,
+                path: found.path,
                 status: found.status,
                 media: found.media,
             }
@@ -83,6 +86,7 @@ impl Judge {
 struct Found {
     operation: String,
     method: String,
+    path: String,
     status: Option<u16>,
     media: String,
     content: Value,
@@ -90,13 +94,14 @@ struct Found {
 
 fn contents(document: &Value) -> Vec<Found> {
     let mut all = Vec::new();
-    for item in document["paths"].as_object().unwrap().values() {
+    for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let mut add = |status: Option<u16>, content: &Value| {
                 for (media, content) in content.as_object().into_iter().flatten() {
                     all.push(Found {
                         operation: operation["operationId"].as_str().unwrap().to_owned(),
                         method: method.to_uppercase(),
+                        path: path.clone(),
                         status,
                         media: media.clone(),
                         content: content.clone(),

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod agents;
+mod backup;
 mod canary;
 mod context;
 mod continues;
 mod egress;
+mod examples;
 mod failures;
 mod harness;
 mod hostile;
@@ -19,6 +21,8 @@ mod pool;
 mod promote;
 mod redirect;
 mod restart;
+#[path = "../../../outpost-server/tests/it/schemas.rs"]
+mod schemas;
 mod scrubbing;
 #[path = "../../../outpost-promote/tests/it/standin.rs"]
 #[expect(
@@ -28,4 +32,5 @@ mod scrubbing;
 )]
 mod standin;
 mod versions;
+mod webhooks;
 mod workspaces;

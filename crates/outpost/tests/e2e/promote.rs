@@ -13,9 +13,9 @@ use rustix::process::Signal;
 use crate::harness::{Server, assert_status, within};
 use crate::standin::{Standin, TOKEN, git};
 
-const SCRIPT: &str = "echo '@everyone I fix #1'; echo '1\n2\n4' > calc.txt\n";
+pub(crate) const SCRIPT: &str = "echo '@everyone I fix #1'; echo '1\n2\n4' > calc.txt\n";
 
-fn config(host: &Standin) -> String {
+pub(crate) fn config(host: &Standin) -> String {
     format!(
         r#"
 [forge."{}"]
