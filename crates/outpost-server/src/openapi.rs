@@ -10,11 +10,13 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
-use utoipa::openapi::{Components, Content, PathItem, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Components, Content, PathItem, Ref, RefOr, Required, ResponseBuilder};
 
 use crate::ops::{Access, Op};
 use crate::{examples, problem, routes};
 
+/// Operations whose body may be absent.
+const OPTIONAL_BODIES: [Op; 3] = [Op::CancelDispatch, Op::DrainFleet, Op::ResumeFleet];
 /// Codes every guarded operation may answer.
 const GUARDED: [ErrorCode; 6] = [
     ErrorCode::Unauthorized,
@@ -116,6 +118,11 @@ fn document() -> utoipa::openapi::OpenApi {
         let item = document.paths.paths.get_mut(&documented_path(op));
         if let Some(operation) = item.and_then(|item| operation_mut(item, &op.method())) {
             complete(operation, op);
+            if let Some(RefOr::T(body)) = &mut operation.request_body
+                && OPTIONAL_BODIES.contains(&op)
+            {
+                body.required = Some(Required::False);
+            }
         }
     }
     examples::add(&mut document);

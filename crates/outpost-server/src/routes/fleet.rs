@@ -21,7 +21,7 @@ const DRAIN_BODY_BYTES_MAX: usize = 4 * 1024;
 /// lasts, also across restarts, until it is resumed. Only the operator can.
 #[utoipa::path(
     post, path = "/fleet/drain", operation_id = "drainFleet", tag = "fleet",
-    request_body(content = DrainRequest, content_type = "application/json"),
+    request_body(content((DrainRequest = "application/json")), description = "May be absent: the whole host"),
     responses((status = 200, description = "Drained and durable; the fleet", body = FleetView)),
 )]
 pub(crate) async fn drain(
@@ -45,7 +45,7 @@ pub(crate) async fn drain(
 /// are resumed by name. Only the operator can.
 #[utoipa::path(
     post, path = "/fleet/resume", operation_id = "resumeFleet", tag = "fleet",
-    request_body(content = ResumeRequest, content_type = "application/json"),
+    request_body(content((ResumeRequest = "application/json")), description = "May be absent: the whole host"),
     responses((status = 200, description = "Resumed and durable; the fleet", body = FleetView)),
 )]
 pub(crate) async fn resume(

@@ -24,6 +24,17 @@ use crate::stop::stopped;
 const CHECKS: Checks =
     Checks { dispatch: bounds::dispatch, cancel: bounds::cancel, promote: promote::check };
 
+/// One event of the answer's stream, as server-sent events carry it.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it is only there to be described")]
+pub(crate) struct StreamedMessage {
+    /// Its type, which is always `message`.
+    event: Option<String>,
+    /// A JSON-RPC message.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// Speak MCP
 ///
 /// One message of the Model Context Protocol (streamable HTTP), without a session: each request brings its
@@ -33,7 +44,7 @@ const CHECKS: Checks =
     post, path = "/mcp", operation_id = "mcp", tag = "mcp",
     request_body(content = Object, description = "A JSON-RPC message", content_type = "application/json"),
     responses(
-        (status = 200, description = "The answer, perhaps after progress", content_type = "text/event-stream", body = String),
+        (status = 200, description = "The answer, perhaps after progress", content_type = "text/event-stream", body = StreamedMessage),
         (status = 202, description = "A message that needs no answer was taken"),
     ),
 )]
