@@ -31,7 +31,7 @@ pub use access::{
 };
 pub use artifacts::{ArtifactGetArgs, ArtifactsArgs, ArtifactsCommand, ArtifactsLsArgs};
 pub use backup::{BackupArgs, RestoreArgs};
-pub use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
+pub use bench::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench, PoolBench};
 pub use context::{ContextArgs, ContextCommand, PreviewArgs, ShowContextArgs};
 pub use dispatch::{ContextArg, DispatchArgs};
 pub use fleet::{DrainArgs, FleetArgs, FleetCommand, ResumeArgs};

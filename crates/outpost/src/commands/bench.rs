@@ -13,7 +13,7 @@ use outpost_bench::{
 use crate::ctx::Ctx;
 use crate::error::CliError;
 use crate::exit::Exit;
-use outpost_args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench};
+use outpost_args::{BenchArgs, BenchCommand, BenchData, BenchPlace, FairBench, PoolBench};
 use outpost_config::datadir::DataDir;
 
 /// Start of the variables that a server reads, but for that of its log's detail.
@@ -84,16 +84,7 @@ fn measure(ctx: &Ctx, command: BenchCommand) -> Result<Report, CliError> {
             outpost_bench::start(place, notes, &StartOptions { starts: args.starts })
         }
         BenchCommand::Pool(args) => {
-            let agents_dir = match args.agents_dir {
-                Some(dir) => Some(std::path::absolute(dir)?),
-                None => Some(data_dir(ctx)?.agents_dir()).filter(|dir| dir.is_dir()),
-            };
-            let agents = args.agents.as_deref().map(names);
-            let (count, cli_count) = (args.count, args.cli_count);
-            let place = place(ctx, &args.place)?;
-            let options =
-                PoolOptions { count, cli_count, at_once: args.at_once, agents, agents_dir };
-            outpost_bench::pool(place, notes, &options)
+            outpost_bench::pool(place(ctx, &args.place)?, notes, &pool_options(ctx, args)?)
         }
         BenchCommand::Workspace(args) => {
             let options =
@@ -107,6 +98,16 @@ fn measure(ctx: &Ctx, command: BenchCommand) -> Result<Report, CliError> {
         }
     };
     report.map_err(failed)
+}
+
+fn pool_options(ctx: &Ctx, args: PoolBench) -> Result<PoolOptions, CliError> {
+    let agents_dir = match args.agents_dir {
+        Some(dir) => Some(std::path::absolute(dir)?),
+        None => Some(data_dir(ctx)?.agents_dir()).filter(|dir| dir.is_dir()),
+    };
+    let agents = args.agents.as_deref().map(names);
+    let (count, cli_count) = (args.count, args.cli_count);
+    Ok(PoolOptions { count, cli_count, at_once: args.at_once, agents, agents_dir })
 }
 
 fn failed(error: BenchError) -> CliError {
