@@ -20,6 +20,23 @@ const UNARY: Duration = Duration::from_secs(UNARY_SECONDS_MAX);
 const WAIT_MAX: Duration = Duration::from_secs(WAIT_SECONDS_MAX);
 
 impl HttpApi {
+    /// What is kept of a dispatch, with previews if they are wanted.
+    async fn kept(
+        &self,
+        id: DispatchId,
+        url_ttl: Duration,
+        with_previews: bool,
+    ) -> Result<Vec<ArtifactView>, ApiError> {
+        let id = id.to_string();
+        let get = self.request(Method::GET, ["artifacts", &id]);
+        let mut get = get.query(&[("expiresIn", url_ttl.as_secs())]);
+        if with_previews {
+            get = get.query(&[("preview", true)]);
+        }
+        let (page, _): (Page<ArtifactView>, _) = self.unary(get, UNARY).await?;
+        Ok(page.items)
+    }
+
     async fn poll(
         &self,
         id: DispatchId,
@@ -140,11 +157,7 @@ impl Api for HttpApi {
         id: DispatchId,
         url_ttl: Duration,
     ) -> Result<Vec<ArtifactView>, ApiError> {
-        let id = id.to_string();
-        let get = self.request(Method::GET, ["artifacts", &id]);
-        let get = get.query(&[("expiresIn", url_ttl.as_secs())]);
-        let (page, _): (Page<ArtifactView>, _) = self.unary(get, UNARY).await?;
-        Ok(page.items)
+        self.kept(id, url_ttl, false).await
     }
 
     async fn artifacts_with_previews(
@@ -152,11 +165,7 @@ impl Api for HttpApi {
         id: DispatchId,
         url_ttl: Duration,
     ) -> Result<Vec<ArtifactView>, ApiError> {
-        let id = id.to_string();
-        let get = self.request(Method::GET, ["artifacts", &id]);
-        let get = get.query(&[("expiresIn", url_ttl.as_secs())]).query(&[("preview", true)]);
-        let (page, _): (Page<ArtifactView>, _) = self.unary(get, UNARY).await?;
-        Ok(page.items)
+        self.kept(id, url_ttl, true).await
     }
 
     async fn artifact(&self, id: DispatchId, name: &str) -> Result<ByteStream, ApiError> {

@@ -102,7 +102,7 @@ pub struct Config {
     /// How much workspaces may take, and for how long.
     pub workspaces: WorkspaceBounds,
     /// Files with what agents are told of how the operator and the tenants work.
-    pub context: profiles::ContextFile,
+    pub profiles: profiles::ProfileFiles,
     /// Code hosts that promotions may push to.
     pub forges: Vec<outpost_promote::ForgeHost>,
     /// File with the key of the secrets, where one was named.
@@ -161,7 +161,7 @@ impl Config {
             retention: retention::rules(file.retention)?,
             webhook_ranges: webhooks::ranges(file.webhooks)?,
             workspaces: workspaces::bounds(file.workspaces)?,
-            context: file.context.absolute()?,
+            profiles: file.context.files()?,
             script: absolute(script)?,
             providers: file::providers(file.providers)?,
             forges: forge::hosts(file.forge)?,
